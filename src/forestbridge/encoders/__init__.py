@@ -1,0 +1,5 @@
+"""Encoders: from a tile of raw intensities to its feature maps."""
+
+from forestbridge.encoders.base import NAMES, Encoder, encoder_from_spec, open_encoder
+
+__all__ = ["NAMES", "Encoder", "encoder_from_spec", "open_encoder"]
