@@ -78,7 +78,9 @@ class MissingExtraError(ResourceError):
     """An optional extra of forestbridge is needed and not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs the extra '{extra}', which is not installed; install it with: pip install 'forestbridge[{extra}]'")
+        super().__init__(
+            f"{what} needs the extra '{extra}', which is not installed; install it with: pip install 'forestbridge[{extra}]'"
+        )
         self.extra = extra
 
 

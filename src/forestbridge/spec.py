@@ -37,6 +37,11 @@ class MapSpec:
     stride: float = 1.0
     offset: float = 0.0
 
+    def __post_init__(self) -> None:
+        # 16 and 16.0 are one stride, but two texts in JSON, and so would be two fingerprints.
+        object.__setattr__(self, "stride", float(self.stride))
+        object.__setattr__(self, "offset", float(self.offset))
+
 
 @dataclass(frozen=True)
 class EncoderSpec:
@@ -109,7 +114,12 @@ class EncoderSpec:
         ValueError
             If the text is not JSON, not a spec, or has a format number this version does not know.
         """
-        document = json.loads(text)
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"expected an encoder spec as JSON, found text that is none ({error}); copy the file again"
+            ) from error
         if not isinstance(document, dict):
             raise ValueError(f"expected a spec as a JSON object, found {type(document).__name__}")
         return cls._from_document(document)
@@ -135,7 +145,9 @@ class EncoderSpec:
             document["parts"] = tuple(cls._from_document(part) for part in document.get("parts", ()))
             return cls(**document)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"expected a complete encoder spec, found one in which {error!r} is missing or of a wrong type") from error
+            raise ValueError(
+                f"expected a complete encoder spec, found one in which {error!r} is missing or of a wrong type"
+            ) from error
 
     def fingerprint(self) -> str:
         """Return the first 16 hex digits of the sha256 of the canonical JSON."""
@@ -148,7 +160,9 @@ class EncoderSpec:
         return f"{self.name} [{self.fingerprint()[:8]}]"
 
 
-def require_same_spec(expected: EncoderSpec, found: EncoderSpec, *, expected_by: str, found_in: str, remedy: str) -> None:
+def require_same_spec(
+    expected: EncoderSpec, found: EncoderSpec, *, expected_by: str, found_in: str, remedy: str
+) -> None:
     """Refuse two specs that differ, naming the fields.
 
     Parameters
@@ -168,9 +182,11 @@ def require_same_spec(expected: EncoderSpec, found: EncoderSpec, *, expected_by:
     a, b = json.loads(expected.to_json()), json.loads(found.to_json())
     differing = [key for key in a if a[key] != b[key]]
     shown = "; ".join(f"{key}: {_short(a[key])} against {_short(b[key])}" for key in differing)
-    raise SpecMismatchError(f"{expected_by} expects the features of {expected}, {found_in} has those of {found} ({shown}); {remedy}")
+    raise SpecMismatchError(
+        f"{expected_by} expects the features of {expected}, {found_in} has those of {found} ({shown}); {remedy}"
+    )
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

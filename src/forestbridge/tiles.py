@@ -1,6 +1,6 @@
 """Integer geometry: how an image is cut into tiles, and where the cells of a strided map lie.
 
-    outer (read, reflected where it leaves the image)
+    outer (read as far as it lies inside the image)
     ┌───────────────────────────┐
     │  halo                     │        core: the part whose result is kept; the cores of an image cover every pixel once
     │   ┌───────────────────┐   │        halo: the context around it that the encoder needs; per axis
@@ -17,7 +17,7 @@ o' = (o + 0.5)/r - 0.5). Everything here works per axis, for (y, x) and for (z, 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -36,6 +36,28 @@ class Tile(NamedTuple):
         """Size of the core per axis."""
         return tuple(s.stop - s.start for s in self.core)
 
+    def inside(self, shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Return what to read, and where the core lies in it.
+
+        Parameters
+        ----------
+        shape
+            Spatial shape of the image.
+
+        Returns
+        -------
+        image_slices
+            Outer, clipped at the image's borders: the tile that an encoder gets. A border of the image stays a border of the
+            tile, so that a filter of several passes reflects there in each pass, as it does on the whole image.
+        tile_core
+            The core in the frame of this tile.
+        """
+        image_slices = tuple(slice(max(o.start, 0), min(o.stop, n)) for o, n in zip(self.outer, shape, strict=True))
+        tile_core = tuple(
+            slice(c.start - i.start, c.stop - i.start) for c, i in zip(self.core, image_slices, strict=True)
+        )
+        return image_slices, tile_core
+
 
 def plan_tiles(shape: Sequence[int], core: Sequence[int], halo: Sequence[int]) -> Iterator[Tile]:
     """Yield tiles whose cores cover every pixel exactly once, in C order.
@@ -50,7 +72,9 @@ def plan_tiles(shape: Sequence[int], core: Sequence[int], halo: Sequence[int]) -
         Margin per axis, ≥ 0.
     """
     if not len(shape) == len(core) == len(halo) or min(core) < 1 or min(halo) < 0:
-        raise ValueError(f"expected core ≥ 1 and halo ≥ 0 for each axis of {tuple(shape)}, found core {tuple(core)}, halo {tuple(halo)}")
+        raise ValueError(
+            f"expected core ≥ 1 and halo ≥ 0 for each axis of {tuple(shape)}, found core {tuple(core)}, halo {tuple(halo)}"
+        )
     starts = [range(0, n, c) for n, c in zip(shape, core, strict=True)]
     for start in product(*starts):
         stop = [min(s + c, n) for s, c, n in zip(start, core, shape, strict=True)]
@@ -60,43 +84,32 @@ def plan_tiles(shape: Sequence[int], core: Sequence[int], halo: Sequence[int]) -
         )
 
 
-def reflect_index(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Return where pixels start..stop-1 lie inside an axis of `size`, reflected at both ends without repeating the edge.
-
-    As numpy.pad(mode="reflect"), any number of reflections; an axis of one pixel repeats it.
-    """
-    index = np.arange(start, stop)
-    if size == 1:
-        return np.zeros_like(index)
-    period = 2 * (size - 1)
-    index = np.abs(index) % period
-    return np.minimum(index, period - index)
-
-
-def read_outer(read: Callable[[tuple[slice, ...]], NDArray], outer: Sequence[slice], shape: Sequence[int]) -> NDArray:
-    """Read a region that may leave the image, reflecting at the image's borders.
+def plan_windows(size: int, window: int, halo: int) -> list[tuple[slice, slice]]:
+    """Cut one axis into windows of equal length that slide to stay inside the image.
 
     Parameters
     ----------
-    read
-        Called once with slices inside the image; returns an array whose last axes are these slices.
-    outer
-        The region, one slice per spatial axis.
-    shape
-        Spatial shape of the image.
+    size
+        Length of the axis, ≥ `window`.
+    window
+        Length of every window, > 2·`halo`.
+    halo
+        Pixels of a window's end that are not kept, except at the image's own ends.
 
     Returns
     -------
-    array
-        (..., outer) contiguous.
+    windows
+        (core, window) slices; the cores cover the axis once, and each lies inside its window.
     """
-    indices = [reflect_index(o.start, o.stop, n) for o, n in zip(outer, shape, strict=True)]
-    inside = tuple(slice(int(i.min()), int(i.max()) + 1) for i in indices)
-    array = read(inside)
-    for axis, (index, part) in enumerate(zip(indices, inside, strict=True)):
-        if len(index) != part.stop - part.start or index[0] > index[-1] or np.any(np.diff(index) != 1):
-            array = np.take(array, index - part.start, axis=axis - len(indices))
-    return np.ascontiguousarray(array)
+    if not 2 * halo < window <= size:
+        raise ValueError(f"expected a window above twice the halo {halo} and within the axis of {size}, found {window}")
+    windows, done = [], 0
+    while done < size:
+        start = min(max(done - halo, 0), size - window)
+        stop = size if start + window == size else start + window - halo
+        windows.append((slice(done, stop), slice(start, start + window)))
+        done = stop
+    return windows
 
 
 def map_shape(shape: Sequence[int], stride: float) -> tuple[int, ...]:
