@@ -1,5 +1,38 @@
 """Images in, labels and probabilities out."""
 
-from forestbridge.image.image import AXES, Image, as_image
+from forestbridge.image.image import AXES, Image, ImageShape, as_image
+from forestbridge.image.overlay import write_overlay
+from forestbridge.image.readers import (
+    base_name,
+    check_distinct_names,
+    check_same_kind,
+    describe_image,
+    read_image,
+)
+from forestbridge.image.writers import (
+    ResultInfo,
+    ResultWriter,
+    create_result,
+    label_dtype,
+    write_labels,
+    write_probabilities,
+)
 
-__all__ = ["AXES", "Image", "as_image"]
+__all__ = [
+    "AXES",
+    "Image",
+    "ImageShape",
+    "ResultInfo",
+    "ResultWriter",
+    "as_image",
+    "base_name",
+    "check_distinct_names",
+    "check_same_kind",
+    "create_result",
+    "describe_image",
+    "label_dtype",
+    "read_image",
+    "write_labels",
+    "write_overlay",
+    "write_probabilities",
+]

@@ -1,4 +1,4 @@
-"""`Image`: a lazy image with named axes. Nothing is read before a region is asked for; regions come out as finite float32."""
+"""`Image`: a lazy image with named axes. Only regions that are asked for are read; they come out as finite float32."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +26,21 @@ class LazyArray(Protocol):
     def __getitem__(self, key: tuple[slice, ...], /) -> Any: ...
 
 
+class ImageShape(Protocol):
+    """What an `Image`, and the record that a store keeps of it, have in common: everything but the pixels."""
+
+    @property
+    def axes(self) -> str: ...
+    @property
+    def sizes(self) -> dict[str, int]: ...
+    @property
+    def pixel_size(self) -> Mapping[str, float]: ...
+    @property
+    def frame_interval(self) -> float | None: ...
+    @property
+    def source(self) -> str: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """An image that is read region by region.
@@ -37,7 +52,8 @@ class Image:
     axes
         A subset of "TCZYX" in this order; always with Y and X.
     pixel_size
-        Micrometres per pixel for the axes whose size is known, e.g. ``{"z": 2.0, "y": 0.5, "x": 0.5}``; empty when unknown.
+        Micrometres per pixel for the axes whose size is known, e.g. ``{"z": 2.0, "y": 0.5, "x": 0.5}``; empty when
+        unknown.
     frame_interval
         Seconds between frames, None when unknown.
     channel_names
@@ -58,11 +74,18 @@ class Image:
 
     def __post_init__(self) -> None:
         if [a for a in AXES if a in self.axes] != list(self.axes) or "Y" not in self.axes or "X" not in self.axes:
-            raise ImageError(f"{self.source}: expected axes as a subset of {AXES} in this order with Y and X, found {self.axes!r}")
+            raise ImageError(
+                f"{self.source}: expected axes as a subset of {AXES} in this order with Y and X, found {self.axes!r}"
+            )
         if len(self.axes) != len(self.data.shape):
-            raise ImageError(f"{self.source}: expected one axis letter per dimension of {self.data.shape}, found axes {self.axes!r}")
+            raise ImageError(
+                f"{self.source}: expected one axis letter per dimension of {self.data.shape}, found axes {self.axes!r}"
+            )
         if 0 in self.data.shape:
-            raise ImageError(f"{self.source}: expected at least one pixel along each axis, found {self._shape_text()}; check how the file was written")
+            raise ImageError(
+                f"{self.source}: expected at least one pixel along each axis, found {self._shape_text()}; check how "
+                "the file was written"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,10 +161,18 @@ class Image:
         if "C" not in self.axes:
             return self
         names = tuple(self.channel_names[c] for c in channels) if self.channel_names else ()
-        return replace(self, data=_SelectedChannels(self.data, self.axes.index("C"), tuple(channels)), channel_names=names)
+        return replace(
+            self, data=_SelectedChannels(self.data, self.axes.index("C"), tuple(channels)), channel_names=names
+        )
 
     def _read(self, t: int, z: slice, y: slice, x: slice) -> NDArray:
         """Return (C, z, y, x) in the image's own dtype."""
+        sizes = self.sizes
+        if not 0 <= t < sizes["T"] or not 0 <= (z.start or 0) < sizes["Z"]:
+            raise ValueError(
+                f"{self.source}: expected a frame below {sizes['T']} and a plane below {sizes['Z']}, found t={t} "
+                f"z={z.start}"
+            )
         wanted = {"T": slice(t, t + 1), "C": slice(None), "Z": z, "Y": y, "X": x}
         array = np.asarray(self.data[tuple(wanted[a] for a in self.axes)])
         for position, axis in enumerate(AXES):
@@ -151,12 +182,15 @@ class Image:
 
     def _to_float32(self, pixels: NDArray, start: tuple[int, ...]) -> NDArray[np.float32]:
         """Convert (C, ...) pixels whose first one lies at `start` = (t, z, y, x)."""
-        if pixels.dtype.kind in "iu" and pixels.dtype.itemsize >= 4 and pixels.size and max(-int(pixels.min()), int(pixels.max())) > EXACT_FLOAT32:
-            raise ImageError(
-                f"{self.source}: expected integers up to 2^24 = {EXACT_FLOAT32}, which float32 holds exactly, found {int(pixels.max())}; "
-                "rescale the image or convert it to float"
-            )
-        result = np.ascontiguousarray(pixels, dtype=np.float32)
+        if pixels.dtype.kind in "iu" and pixels.dtype.itemsize >= 4 and pixels.size:
+            furthest = max(int(pixels.min()), int(pixels.max()), key=abs)
+            if abs(furthest) > EXACT_FLOAT32:
+                raise ImageError(
+                    f"{self.source}: expected integers up to 2^24 = {EXACT_FLOAT32}, which float32 holds exactly, "
+                    f"found {furthest}; rescale the image or convert it to float"
+                )
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused below
+            result = np.ascontiguousarray(pixels, dtype=np.float32)
         if pixels.dtype.kind == "f":
             bad = ~np.isfinite(result)
             if bad.any():
@@ -166,8 +200,9 @@ class Image:
                     t, *origin = start if len(start) == 4 else (start[0], 0, *start[1:])
                     z, y, x = (o + p for o, p in zip(origin, place, strict=True))
                     raise ImageError(
-                        f"{self.source}: expected finite pixels, found {int(bad.sum())} NaN or infinite ones in a region of {pixels.size}, "
-                        f"the first at t={t} c={c} z={z} y={y} x={x}; replace them with --nan VALUE (nan=VALUE in Python)"
+                        f"{self.source}: expected finite pixels, found {int(bad.sum())} NaN or infinite ones in a "
+                        f"region of {pixels.size}, the first at t={t} c={c} z={z} y={y} x={x}; replace them with "
+                        "--nan VALUE (nan=VALUE in Python)"
                     )
                 result = np.where(bad, np.float32(self.nan), result)
         return result
@@ -222,14 +257,22 @@ def as_image(image: Image | NDArray, *, axes: str | None = None) -> Image:
         return image
     array = np.asarray(image)
     if array.dtype.kind not in "buif":
-        raise ImageError(f"expected an array of integers, floats or bool, found {array.dtype}; take the real part or the magnitude of complex values")
+        raise ImageError(
+            f"expected an array of integers, floats or bool, found {array.dtype}; take the real part or the magnitude "
+            "of complex values"
+        )
     if axes is None:
         known = {2: "YX", 3: "CYX", 4: "CZYX"}
         if array.ndim not in known:
-            raise ImageError(f"expected an array with 2, 3 (C, Y, X) or 4 (C, Z, Y, X) dimensions, found {array.shape}; name its axes with axes='TCZYX'")
+            raise ImageError(
+                f"expected an array with 2, 3 (C, Y, X) or 4 (C, Z, Y, X) dimensions, found {array.shape}; name its "
+                "axes with axes='TCZYX'"
+            )
         axes = known[array.ndim]
     axes = axes.upper()
     if len(set(axes)) != len(axes) or set(axes) - set(AXES) or len(axes) != array.ndim:
-        raise ImageError(f"expected axes as different letters of {AXES}, one for each dimension of {array.shape}, found {axes!r}")
+        raise ImageError(
+            f"expected axes as different letters of {AXES}, one for each dimension of {array.shape}, found {axes!r}"
+        )
     order = sorted(range(len(axes)), key=lambda i: AXES.index(axes[i]))
     return Image(data=array.transpose(order), axes="".join(axes[i] for i in order), pixel_size={})
