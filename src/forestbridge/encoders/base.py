@@ -19,13 +19,16 @@ class Encoder(Protocol):
         """Everything that decides the values."""
         ...
 
-    def encode(self, tile: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    def encode(self, tile: NDArray[np.float32], core: tuple[slice, ...]) -> tuple[NDArray[np.float32], ...]:
         """Return the feature maps of a tile's core.
 
         Parameters
         ----------
         tile
-            (C, y, x) or (C, z, y, x) float32 raw intensities: the core grown by ``spec.halo`` on each side.
+            (C, y, x) or (C, z, y, x) float32 raw intensities: the core grown by ``spec.halo`` on each side, clipped where it
+            would leave the image (`forestbridge.tiles.Tile.inside`). An encoder of a fixed tile size pads it by reflection.
+        core
+            Where the core lies in `tile`, one slice per spatial axis.
 
         Returns
         -------
@@ -55,7 +58,7 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
             from forestbridge.encoders.filters import open_filter_bank
 
             return open_filter_bank(**options)
-    raise ValueError(f"expected one of the encoders {', '.join(NAMES)}, found {name!r}")
+    raise ValueError(f"expected one of the encoders {', '.join(NAMES)}, found {name!r}; choose one of these")
 
 
 def encoder_from_spec(spec: EncoderSpec) -> Encoder:
@@ -71,4 +74,6 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
             from forestbridge.encoders.filters import filter_bank_from_spec
 
             return filter_bank_from_spec(spec)
-    raise ValueError(f"expected one of the encoders {', '.join(NAMES)}, found {spec.name!r}; update forestbridge to use it")
+    raise ValueError(
+        f"expected one of the encoders {', '.join(NAMES)}, found {spec.name!r}; update forestbridge to use it"
+    )

@@ -1,0 +1,158 @@
+"""From images to features: tile by tile, at single pixels, or a whole plane in memory."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forestbridge.encoders.base import Encoder
+from forestbridge.errors import ImageError
+from forestbridge.image import Image, ImageShape, as_image
+from forestbridge.spec import EncoderSpec
+from forestbridge.stores import FeatureStore
+from forestbridge.tiles import Tile, plan_tiles
+
+CORE = {"yx": (256, 256), "zyx": (32, 128, 128)}
+"""Core of a tile for encoders whose values do not depend on it: with 49 float32 features 13 MB, with 61 in 3D 128 MB."""
+
+MIN_PLANES_3D = 3
+"""Filters along z need as many planes; with fewer, ilastik silently computes them in 2D, which changes the features' number."""
+
+
+def as_source(source: Image | NDArray | FeatureStore) -> Image | FeatureStore:
+    """Return an image for an image or an array, and a store as it is.
+
+    Raises
+    ------
+    TypeError
+        If it is a path.
+    """
+    if isinstance(source, str | PurePath):
+        raise TypeError(
+            f"expected an image, an array or a feature store, found the path {str(source)!r}; open it with read_image or open_store"
+        )
+    return as_image(source) if isinstance(source, Image | np.ndarray) else source
+
+
+def check_image(spec: EncoderSpec, image: Image) -> None:
+    """Refuse an image that an encoder cannot take.
+
+    Raises
+    ------
+    ImageError
+        If the number of channels differs, or a 3D encoder meets fewer than three planes.
+    """
+    if image.n_channels != spec.channels:
+        names = f" ({', '.join(image.channel_names)})" if image.channel_names else ""
+        raise ImageError(
+            f"{image.source}: expected {spec.channels} channel(s) for the encoder {spec}, found {image.n_channels}{names}; "
+            "choose them with --channels (read_image(..., channels=[...])), or open the encoder with as many channels"
+        )
+    if spec.axes == "zyx" and image.sizes["Z"] < MIN_PLANES_3D:
+        raise ImageError(
+            f"{image.source}: expected at least {MIN_PLANES_3D} planes for 3D filters, found {image.sizes['Z']}; "
+            "use 2D filters (without --3d; compute_in_2d=True) or give a stack"
+        )
+
+
+def work_units(spec: EncoderSpec, image: ImageShape) -> list[tuple[int, int | None]]:
+    """Return what an encoder sees as one picture: (t, z) of each plane, or (t, None) of each stack for 3D encoders."""
+    planes = range(image.sizes["Z"]) if spec.axes == "yx" else (None,)
+    return [(t, z) for t in range(image.sizes["T"]) for z in planes]
+
+
+def spatial_shape(spec: EncoderSpec, image: ImageShape) -> tuple[int, ...]:
+    """Return the image's size along the encoder's axes."""
+    return tuple(image.sizes[a.upper()] for a in spec.axes)
+
+
+def encode_tiles(
+    image: Image, encoder: Encoder, *, t: int, z: int | None, tiles: Sequence[Tile] | None = None
+) -> Iterator[tuple[Tile, tuple[NDArray[np.float32], ...]]]:
+    """Yield each core of one plane (or one stack, for 3D encoders) with its maps.
+
+    Parameters
+    ----------
+    t, z
+        Which plane; z is None for 3D encoders.
+    tiles
+        Some of the plan's tiles; all of them by default.
+
+    Yields
+    ------
+    tile, maps
+        Where it lands in the image, and one (F, ...) float32 array per map, covering the core at the map's stride.
+    """
+    shape = spatial_shape(encoder.spec, image)
+    for tile in plan(encoder.spec, shape) if tiles is None else tiles:
+        image_slices, tile_core = tile.inside(shape)
+        yield tile, encoder.encode(image.region(image_slices, t=t, z=z), tile_core)
+
+
+def plan(spec: EncoderSpec, shape: Sequence[int]) -> list[Tile]:
+    """Return the tiles of an image of spatial `shape`."""
+    return list(plan_tiles(shape, spec.tile or CORE[spec.axes], spec.halo))
+
+
+def features(image: Image | NDArray, encoder: Encoder) -> NDArray[np.float32]:
+    """Return all features of one plane or stack, everything in memory: for notebooks and tests.
+
+    Parameters
+    ----------
+    image
+        An image of one frame, or an array (Y, X), (C, Y, X) or (C, Z, Y, X).
+    encoder
+        Any encoder whose maps have stride 1.
+
+    Returns
+    -------
+    features
+        (F, Y, X), or (F, Z, Y, X) for an image with a z axis, float32, in the order of ``encoder.spec.feature_names``.
+
+    Raises
+    ------
+    ImageError
+        If the encoder cannot take the image, or it has several frames.
+    """
+    image = as_image(image)
+    check_image(encoder.spec, image)
+    if image.sizes["T"] > 1:
+        raise ImageError(f"{image.source}: expected one frame, found {image.sizes['T']}; use extract for a series")
+    sizes = image.sizes
+    result = np.empty((encoder.spec.n_features, sizes["Z"], sizes["Y"], sizes["X"]), np.float32)
+    for t, z in work_units(encoder.spec, image):
+        target = result if z is None else result[:, z]
+        for tile, maps in encode_tiles(image, encoder, t=t, z=z):
+            target[(slice(None), *tile.core)] = np.concatenate(maps)
+    return result if "Z" in image.axes else result[:, 0]
+
+
+def features_at(image: Image, encoder: Encoder, points: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return the features at some pixels; only the tiles that hold one are computed.
+
+    Parameters
+    ----------
+    points
+        (N, 4) pixels as (t, z, y, x).
+
+    Returns
+    -------
+    features
+        (N, F) float32, in the order of the points.
+    """
+    check_image(encoder.spec, image)
+    result = np.empty((len(points), encoder.spec.n_features), np.float32)
+    tiles = plan(encoder.spec, spatial_shape(encoder.spec, image))
+    for t, z in work_units(encoder.spec, image):
+        in_unit = (points[:, 0] == t) & ((points[:, 1] == z) if z is not None else True)
+        position = points[:, 2:] if z is not None else points[:, 1:]  # (N, 2) or (N, 3)
+        for tile in tiles:
+            start, stop = np.array([(c.start, c.stop) for c in tile.core]).T
+            chosen = np.flatnonzero(in_unit & ((position >= start) & (position < stop)).all(axis=1))
+            if not len(chosen):
+                continue
+            [(_, maps)] = encode_tiles(image, encoder, t=t, z=z, tiles=[tile])
+            place = tuple((position[chosen] - start).T)  # one index array per spatial axis
+            result[chosen] = np.concatenate([m[(slice(None), *place)] for m in maps]).T  # (F, n) -> (n, F)
+    return result
