@@ -1,0 +1,141 @@
+"""Pieces of probabilities in, one array or file out: what the engine and the package runner do alike at the end of the line."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forestbridge.image import AXES, ImageShape, ResultInfo, create_result
+
+Kind = Literal["probabilities", "labels", "uncertainty"]
+"""probabilities: (K, ...) float32. labels: the painted value of the most probable class, of equal ones the first. uncertainty:
+1 - (largest - second largest probability), float32, as ilastik defines it."""
+
+KINDS: tuple[Kind, ...] = ("probabilities", "labels", "uncertainty")
+
+
+class Classes(NamedTuple):
+    """The classes of a result: label values as painted, names, colours "#rrggbb"."""
+
+    values: tuple[int, ...]
+    names: tuple[str, ...]
+    colours: tuple[str, ...]
+
+
+class Piece(NamedTuple):
+    """The (K, ...) float32 probabilities of one core; z is None where the core has a z axis itself."""
+
+    t: int
+    z: int | None
+    core: tuple[slice, ...]
+    probabilities: NDArray[np.float32]
+
+
+def assemble(
+    pieces: Iterator[Piece],
+    image: ImageShape,
+    classes: Classes,
+    *,
+    kind: Kind = "probabilities",
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    provenance: Mapping[str, str] | None = None,
+) -> Any:
+    """Put pieces together, in memory or tile by tile into a file.
+
+    Parameters
+    ----------
+    pieces
+        They cover every pixel of the image once.
+    image
+        What was predicted; the result has its axes, pixel size and frame interval.
+    kind
+        What is kept of the probabilities.
+    out
+        File to write; the format follows the suffix. Without it the array is returned.
+
+    Returns
+    -------
+    result
+        The axes of the image, with a class axis C for probabilities: (T, K, Z, Y, X) without the axes that the image does not
+        have. With `out` the path.
+
+    Raises
+    ------
+    ValueError
+        If the kind is not known.
+    OutputExistsError, ResourceError, ImageError
+        If `out` cannot be written.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"expected one of the results {', '.join(KINDS)}, found {kind!r}")
+    info = _result_info(image, classes, kind, provenance or {})
+    if out is not None:
+        with create_result(out, info, overwrite=overwrite) as writer:
+            for piece in pieces:
+                region = _region(piece, info)
+                writer.write(region, _block(piece, classes, kind, info))
+        return Path(out)
+    result = np.empty(info.shape, info.dtype)
+    for piece in pieces:
+        result[_region(piece, info)] = _block(piece, classes, kind, info)
+    return result
+
+
+def labels_of(probabilities: NDArray, values: tuple[int, ...]) -> NDArray[np.integer]:
+    """Return the label values (...) of the largest of the probabilities (K, ...); of equal ones the first."""
+    return np.asarray(values, np.min_scalar_type(max(values)))[probabilities.argmax(axis=0)]
+
+
+def uncertainty_of(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return 1 - (largest - second largest) of the probabilities (K, ...), as (...)."""
+    if len(probabilities) == 1:
+        return np.zeros(probabilities.shape[1:], np.float32)
+    second, first = np.partition(probabilities, -2, axis=0)[-2:]
+    return 1 - (first - second)
+
+
+def _result_info(image: ImageShape, classes: Classes, kind: Kind, provenance: Mapping[str, str]) -> ResultInfo:
+    sizes = {**image.sizes, "C": len(classes.values)}
+    has_axis = set(image.axes) - {"C"} | ({"C"} if kind == "probabilities" else set())
+    axes = "".join(a for a in AXES if a in has_axis)
+    dtype = np.min_scalar_type(max(classes.values)) if kind == "labels" else np.dtype(np.float32)
+    return ResultInfo(
+        axes=axes,
+        shape=tuple(sizes[a] for a in axes),
+        dtype=dtype,
+        pixel_size=image.pixel_size,
+        frame_interval=image.frame_interval,
+        classes=classes.values,
+        names=classes.names,
+        colours=classes.colours,
+        provenance=provenance,
+    )
+
+
+def _region(piece: Piece, info: ResultInfo) -> tuple[slice, ...]:
+    """Return where a piece lies in the result, one slice per axis."""
+    spatial = piece.core if len(piece.core) == 3 else (slice(piece.z, (piece.z or 0) + 1), *piece.core)
+    place = {
+        "T": slice(piece.t, piece.t + 1),
+        "C": slice(0, len(info.classes)),
+        **dict(zip("ZYX", spatial, strict=True)),
+    }
+    return tuple(place[a] for a in info.axes)
+
+
+def _block(piece: Piece, classes: Classes, kind: Kind, info: ResultInfo) -> NDArray:
+    """Return what is written for a piece, in the axes of the result."""
+    match kind:
+        case "labels":
+            block = labels_of(piece.probabilities, classes.values)[None]  # (1, ...) in place of the class axis
+        case "uncertainty":
+            block = uncertainty_of(piece.probabilities)[None]
+        case _:
+            block = piece.probabilities
+    if len(piece.core) == 2:
+        block = block[:, None]  # (C, y, x) -> (C, 1, y, x)
+    full = block[None]  # (1, C, z, y, x)
+    return full[tuple(slice(None) if a in info.axes else 0 for a in AXES)]
