@@ -1,0 +1,87 @@
+"""A small builder of ONNX graphs: nodes and constants in, one file out. The same calls give the same bytes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from forestbridge.files import new_file
+
+OPSET = 17
+"""The newest that the ONNX Runtime of deepImageJ (1.12, 1.13) knows."""
+ML_OPSET = 3
+IR_VERSION = 8
+ML_DOMAIN = "ai.onnx.ml"
+
+Shape = Sequence[int | str]
+"""Fixed sizes as numbers, varying ones as names."""
+
+
+class GraphBuilder:
+    """Collects the nodes of one graph; values are named by their node, in the order of the calls."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._nodes: list[onnx.NodeProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._initializers: list[TensorProto] = []
+
+    def input(self, name: str, shape: Shape) -> str:
+        """Declare a float32 input; return its name."""
+        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        return name
+
+    def constant(self, values: NDArray) -> str:
+        """Return the name of a constant; equal arrays are stored once."""
+        key = (values.dtype.str, values.shape, values.tobytes())
+        if key not in self._constants:
+            name = self._constants[key] = f"constant_{len(self._constants)}"
+            self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return self._constants[key]
+
+    def node(self, operator: str, *inputs: str, output: str | None = None, domain: str = "", **attributes: Any) -> str:
+        """Add a node of one output; return the output's name."""
+        return self.nodes(operator, *inputs, outputs=[output or self._next(operator)], domain=domain, **attributes)[0]
+
+    def nodes(
+        self, operator: str, *inputs: str, outputs: Sequence[str], domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """Add a node of several outputs; return their names."""
+        name = self._next(operator)
+        self._nodes.append(helper.make_node(operator, list(inputs), list(outputs), name, domain=domain, **attributes))
+        return list(outputs)
+
+    def output(self, name: str, shape: Shape) -> None:
+        """Declare a float32 output."""
+        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+
+    def _next(self, operator: str) -> str:
+        return f"{operator}_{len(self._nodes)}"
+
+    def model(self) -> onnx.ModelProto:
+        """Return the checked model."""
+        opsets = [helper.make_opsetid("", OPSET)]
+        if any(node.domain == ML_DOMAIN for node in self._nodes):
+            opsets.append(helper.make_opsetid(ML_DOMAIN, ML_OPSET))
+        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, self._initializers)
+        model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets, producer_name="forestbridge")
+        onnx.checker.check_model(model)
+        return model
+
+    def write(self, path: str | Path) -> Path:
+        """Write the model into one file.
+
+        Raises
+        ------
+        OutputExistsError, ResourceError
+            If the path exists, or its folder cannot be written.
+        """
+        with new_file(path) as temporary:
+            temporary.write_bytes(self.model().SerializeToString(deterministic=True))
+        return Path(path)
