@@ -1,0 +1,18 @@
+"""bioimage.io packages: written, described, checked."""
+
+from forestbridge.package.about import About
+from forestbridge.package.check import CheckReport, FormatCheck, check_package, format_check
+from forestbridge.package.recipe import build_recipe
+from forestbridge.package.write import FORMATS, write_forest_package, write_package
+
+__all__ = [
+    "FORMATS",
+    "About",
+    "CheckReport",
+    "FormatCheck",
+    "build_recipe",
+    "check_package",
+    "format_check",
+    "write_forest_package",
+    "write_package",
+]

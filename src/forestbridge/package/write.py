@@ -1,0 +1,343 @@
+"""Writing packages: graphs, test tensors, description and zip, checked before they appear under their name."""
+
+import hashlib
+import io
+import logging
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forestbridge.archive import PackageInfo, inspect_package
+from forestbridge.assemble import labels_of
+from forestbridge.consumers import ConsumerVerdict, consumer_report
+from forestbridge.encoders.base import encoder_from_spec
+from forestbridge.encoders.features import check_image, features
+from forestbridge.engine import predict as run_forest
+from forestbridge.errors import ForestError, MissingExtraError, PackageError
+from forestbridge.files import check_output, new_file
+from forestbridge.forest import PixelForest
+from forestbridge.graphs import (
+    Deviation,
+    export_forest_onnx,
+    export_forest_torchscript,
+    export_fused_onnx,
+    export_fused_torchscript,
+)
+from forestbridge.graphs.torchscript import require_torch
+from forestbridge.image import Image, as_image
+from forestbridge.package.about import About
+from forestbridge.package.check import CheckReport, check_package, format_check
+from forestbridge.package.cover import draw_cover
+from forestbridge.package.description import MISMATCHED_PER_MILLION, describe_package, to_yaml
+from forestbridge.package.geometry import crop_center, spatial_axes
+from forestbridge.package.names import channel_identifiers, model_id, model_name
+from forestbridge.package.readme import package_readme
+from forestbridge.spec import EncoderSpec
+
+_log = logging.getLogger(__name__)
+
+FORMATS = ("onnx", "torchscript")
+
+WEIGHT_FILES = {"onnx": "weights.onnx", "torchscript": "weights.pt"}
+
+MAX_COVER_BYTES = 500_000
+"""What the zoo asks for."""
+
+COVER_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif")
+
+
+def write_package(
+    path: str | Path,
+    forest: PixelForest,
+    *,
+    image: Image | NDArray | None = None,
+    name: str | None = None,
+    about: About | None = None,
+    formats: Sequence[str] = FORMATS,
+    overwrite: bool = False,
+) -> CheckReport:
+    """Write encoder and forest as one package: image → class probabilities. This is the one that runs everywhere.
+
+    Parameters
+    ----------
+    path
+        NAME.zip.
+    forest
+        Trained on the features of the filter bank.
+    image
+        A crop of its middle travels in the zip as test image and cover. Without one a synthetic image is used.
+    name
+        Of the package; replaces ``about.name``. By default made from the file name.
+    about
+        Authors, licence, citation, ...: all have defaults.
+    formats
+        "onnx" and "torchscript". Without TorchScript the package runs neither in ilastik nor in QuPath.
+    overwrite
+        Whether `path` may be replaced.
+
+    Returns
+    -------
+    report
+        What the check of the finished package found: always good.
+
+    Raises
+    ------
+    PackageError
+        If the package does not reproduce its own test tensors or is not valid; nothing is written then.
+    ForestError
+        If the forest is too deep for TorchScript (10), or was not trained on an encoder's features.
+    OutputExistsError, MissingExtraError, ImageError
+        If the path exists, torch or onnxruntime is missing, or the image does not fit the forest.
+    """
+    exporters = {"onnx": export_fused_onnx, "torchscript": export_fused_torchscript}
+    return _write(path, forest, "fused", exporters, image, name, about, formats, overwrite)
+
+
+def write_forest_package(
+    path: str | Path,
+    forest: PixelForest,
+    *,
+    image: Image | NDArray | None = None,
+    name: str | None = None,
+    about: About | None = None,
+    formats: Sequence[str] = FORMATS,
+    overwrite: bool = False,
+) -> CheckReport:
+    """Write the forest alone as a package: feature maps → class probabilities; runs in Python only.
+
+    Parameters, result and errors are those of `write_package`.
+    """
+    exporters = {"onnx": export_forest_onnx, "torchscript": export_forest_torchscript}
+    return _write(path, forest, "forest", exporters, image, name, about, formats, overwrite)
+
+
+def _write(
+    path: str | Path,
+    forest: PixelForest,
+    kind: str,
+    exporters: Mapping[str, Callable[..., Deviation]],
+    image: Image | NDArray | None,
+    name: str | None,
+    about: About | None,
+    formats: Sequence[str],
+    overwrite: bool,
+) -> CheckReport:
+    path = check_output(path, overwrite=overwrite)
+    if path.suffix != ".zip":
+        raise PackageError(f"expected a package name that ends in .zip, found {path.name}; name it so")
+    spec = forest.spec
+    if spec is None:
+        raise ForestError(
+            "expected a forest with the spec of its features, found one without; train it with forestbridge"
+        )
+    _check_formats(formats)
+    about = _complete(replace(about or About(), **({"name": name} if name else {})), path.stem, forest, kind)
+    channels = channel_identifiers(forest.names, forest.classes)
+    source, origin = _test_image(image, spec)
+    crop = crop_center(source, spec)  # (1, C, ...)
+    planes = features(crop[0], encoder_from_spec(spec))
+    expected = run_forest(forest, planes)[None]  # (1, K, ...)
+    tensors = {"raw": crop} if kind == "fused" else {spec.maps[0].name: planes[None]}
+    if any(
+        n > image_n for n, image_n in zip(crop.shape[2:], (source.sizes[a.upper()] for a in spec.axes), strict=True)
+    ):
+        origin += ", continued by reflection to the smallest size that the package takes"
+    with tempfile.TemporaryDirectory(prefix="forestbridge-") as folder:
+        files = _tensor_files({**tensors, "probabilities": expected})
+        files["cover" + (about.cover.suffix.lower() if about.cover else ".png")] = _cover(about, crop, expected, forest)
+        weights, validation = _export(Path(folder), forest, exporters, formats, kind, crop)
+        files |= weights
+        axes = spatial_axes(spec)
+
+        def pack(verdicts: Sequence[ConsumerVerdict], per_million: int) -> PackageInfo:
+            readme = package_readme(
+                forest,
+                spec,
+                about,
+                kind=kind,
+                file_name=path.name,
+                channels=channels,
+                axes=axes,
+                validation=validation,
+                verdicts=verdicts,
+                test_image=origin,
+            )
+            whole = files | {"README.md": readme.encode()}
+            whole["rdf.yaml"] = _describe(
+                whole, forest, spec, about, kind, tensors, channels, formats, validation, per_million
+            )
+            temporary.write_bytes(_zip(whole))
+            return inspect_package(temporary)
+
+        temporary = Path(folder) / path.name
+        report = _pack_and_check(pack)
+        if not report.good:
+            raise PackageError(
+                f"expected a package that reproduces its own test, found:\n{format_check(report)}\nnothing was written"
+            )
+        with new_file(path, overwrite=overwrite) as final:
+            final.write_bytes(temporary.read_bytes())
+    return replace(report, path=path)
+
+
+def _pack_and_check(pack: Callable[[Sequence[ConsumerVerdict], int], PackageInfo]) -> CheckReport:
+    """Pack with the strictest tolerance that leaves room for another machine, where other features fall beyond their threshold."""
+    for per_million in MISMATCHED_PER_MILLION:
+        info = pack((), per_million)
+        info = pack(consumer_report(info), per_million)  # the README says where the package runs
+        report = check_package(info.path, trust=f"sha256:{info.sha256}")
+        found = max((1e6 * f.mismatched / f.elements for f in report.formats if f.elements), default=0.0)
+        if not per_million / 2 < found <= MISMATCHED_PER_MILLION[-1]:
+            break
+        _log.info("%.0f of a million values of the test output differ, tolerance %d", found, per_million)
+    return report
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    if not formats or set(formats) - set(FORMATS):
+        raise ValueError(f"expected weight formats of {', '.join(FORMATS)}, found {list(formats)}")
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("writing a package", "cpu") from error
+    if "torchscript" in formats:
+        try:
+            require_torch()
+        except MissingExtraError as error:
+            what = "TorchScript, which ilastik and QuPath need (leave it out with --formats onnx),"
+            raise MissingExtraError(what, "torch") from error
+
+
+def _complete(about: About, name: str, forest: PixelForest, kind: str) -> About:
+    """Fill in what the person left out."""
+    full_name = about.name or model_name(name)
+    what = "pixels of an image" if kind == "fused" else "feature maps"
+    description = f"Random forest that sorts {what} into {', '.join(forest.names)}. Made with forestbridge."
+    return replace(
+        about,
+        name=full_name,
+        id=about.id or model_id(full_name),
+        description=(about.description or description)[:1024],
+    )
+
+
+def _test_image(image: Image | NDArray | None, spec: EncoderSpec) -> tuple[Image, str]:
+    """Return the image whose middle becomes the test tensor, and a sentence on where it comes from."""
+    if image is None:
+        from forestbridge.phantom import phantom
+
+        shape = (256, 256) if spec.axes == "yx" else (128, 160, 160)
+        picture = phantom(shape, channels=spec.channels).image
+        axes = ("C" if spec.channels > 1 else "") + spec.axes.upper()
+        return as_image(picture, axes=axes), "a synthetic image"
+    image = as_image(image)
+    check_image(spec, image)
+    return image, "a crop from the middle of the image given at export"
+
+
+def _export(
+    folder: Path,
+    forest: PixelForest,
+    exporters: Mapping[str, Callable[..., Deviation]],
+    formats: Sequence[str],
+    kind: str,
+    crop: NDArray[np.float32],
+) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
+    """Return the weight files, and what each differs from the engine on the test image."""
+    files, validation = {}, []
+    for weights in FORMATS:
+        if weights in formats:
+            file = folder / WEIGHT_FILES[weights]
+            deviation = exporters[weights](forest, file, **({"image": crop[0]} if kind == "fused" else {}))
+            files[file.name] = file.read_bytes()
+            validation.append(
+                {
+                    "format": weights,
+                    "max_abs": float(f"{deviation.max_abs:.1e}"),
+                    "label_flips": deviation.label_flips,
+                    "pixels": deviation.pixels,
+                }
+            )
+    return files, validation
+
+
+def _tensor_files(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, bytes]:
+    """Return the test tensors as .npy, and the same as TIFF of the same rank."""
+    import tifffile
+
+    files = {}
+    for name, tensor in tensors.items():
+        npy, tiff = io.BytesIO(), io.BytesIO()
+        np.save(npy, tensor)
+        tifffile.imwrite(
+            tiff, tensor, photometric="minisblack", software="", metadata={"axes": "QC" + "ZYX"[-(tensor.ndim - 2) :]}
+        )
+        files[f"{name}_test.npy"], files[f"{name}_sample.tif"] = npy.getvalue(), tiff.getvalue()
+    return files
+
+
+def _cover(about: About, crop: NDArray[np.float32], expected: NDArray[np.float32], forest: PixelForest) -> bytes:
+    if about.cover is not None:
+        size = about.cover.stat().st_size if about.cover.is_file() else None
+        if size is None or size > MAX_COVER_BYTES or about.cover.suffix.lower() not in COVER_SUFFIXES:
+            found = "no such file" if size is None else f"{size} bytes"
+            raise PackageError(
+                f"expected a {', '.join(COVER_SUFFIXES)} cover of at most {MAX_COVER_BYTES} bytes, found {about.cover} with {found}; "
+                "give another, or none for one made from the test image"
+            )
+        return about.cover.read_bytes()
+    middle = crop.shape[2] // 2
+    plane = crop[0] if crop.ndim == 4 else crop[0, :, middle]
+    labels = labels_of(expected[0] if expected.ndim == 4 else expected[0, :, middle], forest.classes)
+    return draw_cover(plane, labels, forest.classes, forest.colours)
+
+
+def _describe(
+    files: Mapping[str, bytes],
+    forest: PixelForest,
+    spec: EncoderSpec,
+    about: About,
+    kind: str,
+    tensors: Mapping[str, NDArray],
+    channels: Sequence[str],
+    formats: Sequence[str],
+    validation: Sequence[Mapping[str, Any]],
+    per_million: int,
+) -> bytes:
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "rdf.yaml"}
+    n_inputs = next(iter(tensors.values())).shape[1]
+    return to_yaml(
+        describe_package(
+            forest,
+            spec,
+            about,
+            kind=kind,
+            axes=spatial_axes(spec),
+            input_names=list(tensors),
+            channels=channels,
+            weights={w: WEIGHT_FILES[w] for w in FORMATS if w in formats},
+            hashes=hashes,
+            deviations={row["format"]: {k: v for k, v in row.items() if k != "format"} for row in validation},
+            channel_names=[f"{'channel' if kind == 'fused' else 'feature'}{n}" for n in range(n_inputs)],
+            per_million=per_million,
+        )
+    )
+
+
+def _zip(files: Mapping[str, bytes]) -> bytes:
+    """Return a zip whose bytes depend on the files alone: rdf.yaml first, then by name, fixed dates and rights."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name in sorted(files, key=lambda name: (name != "rdf.yaml", name)):
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o100644 << 16  # a plain file, readable by all: shared drives
+            entry.create_system = 3
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, files[name])
+    return data.getvalue()
