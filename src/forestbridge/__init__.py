@@ -1,1 +1,52 @@
-"""x"""
+"""forestbridge: train a pixel classifier once; run it in Python, Fiji, ilastik, QuPath and every bioimage.io tool.
+
+image → encoder → feature store → scribbles → forest → package → the same answer everywhere. Each arrow is one function here.
+"""
+
+from forestbridge.archive import inspect_package
+from forestbridge.encoders import features, open_encoder
+from forestbridge.errors import ForestbridgeError
+from forestbridge.extract import extract
+from forestbridge.forest import PixelForest, forest_from_sklearn, load_forest
+from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
+from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
+from forestbridge.package import About, check_package, write_forest_package, write_package
+from forestbridge.phantom import phantom
+from forestbridge.predict import predict
+from forestbridge.runner import open_package
+from forestbridge.spec import EncoderSpec
+from forestbridge.stores import open_store, verify_store
+from forestbridge.train import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "About",
+    "EncoderSpec",
+    "ForestbridgeError",
+    "Image",
+    "PixelForest",
+    "Scribbles",
+    "as_image",
+    "as_scribbles",
+    "check_package",
+    "extract",
+    "features",
+    "forest_from_sklearn",
+    "inspect_package",
+    "load_forest",
+    "open_encoder",
+    "open_package",
+    "open_store",
+    "phantom",
+    "predict",
+    "read_image",
+    "read_scribbles",
+    "train",
+    "verify_store",
+    "write_forest_package",
+    "write_labels",
+    "write_overlay",
+    "write_package",
+    "write_probabilities",
+]

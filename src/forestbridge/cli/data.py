@@ -1,0 +1,147 @@
+"""Looking at things: info, encoders, labels, verify."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import forestbridge as fb
+from forestbridge.cli.batch import check_present
+from forestbridge.cli.messages import say
+from forestbridge.cli.options import HELP, Axes, Ignore, Json, LabelMerge, Names, Overwrite, Plane, Scene
+from forestbridge.cli.output import print_json, print_path, print_result, print_table
+from forestbridge.cli.package_facts import package_facts
+from forestbridge.cli.parsing import SeveralValues
+from forestbridge.cli.places import Places, check_places
+from forestbridge.cli.sources import LabelReading, Reading, is_store, open_image
+from forestbridge.encoders import NAMES
+from forestbridge.image import describe_image
+from forestbridge.image.source import shown
+from forestbridge.labels import scribble_stats, write_new_labels
+from forestbridge.stores import store_facts
+
+labels = typer.Typer(
+    name="labels",
+    help="Scribbles: what is in them, and an empty file to paint into.",
+    no_args_is_help=True,
+    context_settings=HELP,
+)
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="An image, a feature store, a forest (.forest) or a package (.zip).")],
+    axes: Axes = None,
+    scene: Scene = None,
+    json: Json = False,
+) -> None:
+    """Say what a file is; no pixel is read and nothing in it is run.
+
+    Example: [bold]forestbridge info a.features.ome.zarr[/bold]
+    """
+    print_result(_facts(path, Reading(axes, scene=scene), short=not json), json=json)
+
+
+def _facts(path: Path, reading: Reading, *, short: bool) -> dict[str, Any]:
+    if path.suffix.lower() == ".zip":
+        facts = package_facts(path, short=short)
+        return {"kind": "package", "package_kind": facts.pop("kind"), **facts}
+    if path.suffix.lower() == ".forest":
+        return fb.load_forest(path).describe()
+    if is_store(path):
+        return store_facts(path)
+    return {"kind": "image", **describe_image(open_image(path, reading))}
+
+
+def encoders(json: Json = False) -> None:
+    """List the encoders.
+
+    Example: [bold]forestbridge encoders[/bold]
+    """
+    found = [_encoder_facts(name) for name in NAMES]
+    if json:
+        print_json(found)
+    else:
+        rows = [
+            [e["name"], str(e["features"]), str(max(e["halo"])), str(e["weights"]), str(e["fingerprint"])]
+            for e in found
+        ]
+        print_table("encoders, for images of one channel", ["name", "features", "halo", "weights", "fingerprint"], rows)
+
+
+def _encoder_facts(name: str) -> dict[str, Any]:
+    spec = fb.open_encoder(name).spec
+    return {
+        "name": name,
+        "features": spec.n_features,
+        "maps": {m.name: m.stride for m in spec.maps},
+        "halo": list(spec.halo),
+        "weights": spec.weights or "none needed",
+        "fingerprint": spec.fingerprint(),
+    }
+
+
+@labels.command(cls=SeveralValues)
+def stats(
+    paths: Annotated[list[Path], typer.Argument(help="Label files of one image.")],
+    image: Annotated[
+        Path | None, typer.Option(help="The image, for its size; annotations (GeoJSON, ROI) need it.")
+    ] = None,
+    names: Names = None,
+    ignore: Ignore = None,
+    plane: Plane = None,
+    merge: LabelMerge = "refuse",
+    axes: Annotated[
+        str | None,
+        typer.Option("--label-axes", metavar="LETTERS", help="Axes of the files if they do not say, or are wrong: XY."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Count the classes, their pixels and planes; ends with 1 if no forest can be trained on them.
+
+    Give the label files first: an option shown with ... takes all values up to the next option.
+
+    Example: [bold]forestbridge labels stats a_labels.tif --names background nucleus[/bold]
+    """
+    check_present(paths)
+    shape = fb.read_image(image) if image else None
+    options = LabelReading(axes, ignore, plane, merge).options()
+    facts = scribble_stats(fb.read_scribbles(paths, names=names, shape=shape, **options))
+    print_result(facts, json=json)
+    if facts["refused"]:
+        raise typer.Exit(1)
+
+
+@labels.command()
+def new(
+    image: Annotated[Path, typer.Argument(help="The image to paint on.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Label file to write: .tif .npy .png")],
+    axes: Axes = None,
+    scene: Scene = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write an empty label image of an image's size, to paint into with any program.
+
+    Example: [bold]forestbridge labels new a.tif -o a_labels.tif[/bold]
+    """
+    check_places([image], Places([output], None), overwrite=overwrite)
+    opened = open_image(image, Reading(axes, scene=scene))
+    write_new_labels(output, opened, overwrite=overwrite)
+    if json:
+        print_json({"labels": str(output), "size": {a: n for a, n in opened.sizes.items() if a in opened.axes}})
+    else:
+        print_path(output)
+
+
+def verify(store: Annotated[Path, typer.Argument(help="A feature store.")], json: Json = False) -> None:
+    """Decode everything in a store and compare it with its journal; ends with 1 if something is wrong.
+
+    Example: [bold]forestbridge verify a.features.ome.zarr[/bold]
+    """
+    report = fb.verify_store(store)
+    facts = {**asdict(report), "path": str(report.path), "ok": report.ok}
+    print_result(facts, json=json)
+    if not report.ok:
+        say(f"go on with: forestbridge extract IMAGE -o {shown(store)} --like {shown(store)} --repair")
+        raise typer.Exit(1)

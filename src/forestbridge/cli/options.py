@@ -1,0 +1,68 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from forestbridge import __version__
+from forestbridge.labels.merge import Merge
+
+Channels = Annotated[
+    list[int] | None,
+    typer.Option("--channels", "-c", metavar="N N ...", help="Channels to use, counted from 0: --channels 0 2."),
+]
+Axes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LETTERS",
+        help="Axes of the file if it does not say: letters of TCZYX, S for the samples of a colour; e.g. ZYX.",
+    ),
+]
+Scene = Annotated[int | None, typer.Option(min=0, help="Which image of a file or folder with several, from 0.")]
+Nan = Annotated[
+    float | None, typer.Option(help="Value that replaces NaN and infinite pixels; without it they are refused.")
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--names", "-n", metavar="NAME NAME ...", help="Class names in the order of the label values."),
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="N N ...",
+        help="Label values, or class names of annotations, that count as unlabelled: 255.",
+    ),
+]
+LabelMerge = Annotated[
+    Merge, typer.Option("--merge", help="Which class counts where label files or annotations of one image overlap.")
+]
+Plane = Annotated[
+    int | None, typer.Option("--slice", help="Plane of the stack that 2D labels belong to, counted from 0.")
+]
+Like = Annotated[
+    Path | None, typer.Option(help="Take the encoder and its settings from this store, forest or package.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the inputs, say what would be written, and write nothing.")
+]
+Trust = Annotated[
+    str | None, typer.Option(metavar="HASH", help="For packages that carry code: sha256:<hash of the zip>.")
+]
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"forestbridge {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+]
+
+HELP = {"help_option_names": ["--help", "-h"]}
+"""Settings of each program and group of commands."""

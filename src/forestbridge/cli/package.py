@@ -1,0 +1,238 @@
+"""Packages: fused, forest, inspect, check, build. Also installed as ``ff-package``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+import forestbridge as fb
+from forestbridge.cli.messages import say
+from forestbridge.cli.options import HELP, Axes, Channels, DryRun, Json, Overwrite, Scene, Trust, Version
+from forestbridge.cli.output import print_json, print_path, print_result, print_text
+from forestbridge.cli.package_facts import package_facts
+from forestbridge.cli.parsing import SeveralValues
+from forestbridge.cli.sources import Reading, open_image
+from forestbridge.consumers import format_consumer_table
+from forestbridge.encoders.features import check_image
+from forestbridge.files import check_output
+from forestbridge.image.source import shown
+from forestbridge.package import FORMATS, About, CheckReport, build_recipe, format_check
+
+app = typer.Typer(
+    name="package",
+    help="bioimage.io packages: write, inspect, check.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings=HELP,
+)
+
+
+@app.callback()
+def _options(version: Version = False) -> None:
+    """bioimage.io packages: write, inspect, check."""
+
+
+Forest = Annotated[Path, typer.Argument(help="NAME.forest")]
+Image = Annotated[
+    Path | None,
+    typer.Option(
+        "--image",
+        "-i",
+        help="A crop of its middle travels in the zip as test image and cover; without it a synthetic one.",
+    ),
+]
+TestImage = Annotated[Path | None, typer.Option(help="Another image for that, if yours must not travel.")]
+Out = Annotated[Path, typer.Option("--output", "-o", help="NAME.zip")]
+Name = Annotated[str | None, typer.Option(help="Name of the package; made from the file name by default.")]
+Author = Annotated[
+    list[str] | None, typer.Option("--author", metavar="NAME NAME ...", help="Names of the authors, each in quotes.")
+]
+Description = Annotated[str | None, typer.Option(help="One or two sentences.")]
+License = Annotated[str, typer.Option(help="SPDX identifier.")]
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--formats",
+        metavar="FORMAT ...",
+        help=f"Weight formats: {' '.join(FORMATS)}. By default both; ilastik and QuPath need torchscript.",
+    ),
+]
+
+
+class Order(NamedTuple):
+    """What a package is made from and where it goes: the options of `fused` and `forest`."""
+
+    forest: Path
+    output: Path
+    image: Path | None
+    reading: Reading
+    about: About
+    formats: tuple[str, ...]
+    overwrite: bool
+
+
+@app.command(cls=SeveralValues)
+def fused(
+    forest: Forest,
+    output: Out,
+    image: Image = None,
+    test_image: TestImage = None,
+    name: Name = None,
+    author: Author = None,
+    description: Description = None,
+    license: License = About.license,
+    formats: Formats = None,
+    channels: Channels = None,
+    axes: Axes = None,
+    scene: Scene = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Write encoder and forest as one package, image → probabilities: the one that runs everywhere.
+
+    Give the forest first: an option shown with ... takes all values up to the next option.
+
+    Example: [bold]ff-package fused nuclei.forest --image a.tif -o nuclei.zip[/bold]
+    """
+    about = _about(name, author, description, license)
+    reading = Reading(axes, channels, scene=scene)
+    order = Order(forest, output, test_image or image, reading, about, tuple(formats or FORMATS), overwrite)
+    _write(fb.write_package, order, dry_run=dry_run, json=json)
+
+
+@app.command(cls=SeveralValues)
+def forest(
+    forest: Forest,
+    output: Out,
+    image: Image = None,
+    test_image: TestImage = None,
+    name: Name = None,
+    author: Author = None,
+    description: Description = None,
+    license: License = About.license,
+    formats: Formats = None,
+    channels: Channels = None,
+    axes: Axes = None,
+    scene: Scene = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Write the forest alone as a package, feature maps → probabilities: for Python.
+
+    Give the forest first: an option shown with ... takes all values up to the next option.
+
+    Example: [bold]ff-package forest nuclei.forest --image a.tif -o nuclei_forest.zip[/bold]
+    """
+    about = _about(name, author, description, license)
+    reading = Reading(axes, channels, scene=scene)
+    order = Order(forest, output, test_image or image, reading, about, tuple(formats or FORMATS), overwrite)
+    _write(fb.write_forest_package, order, dry_run=dry_run, json=json)
+
+
+def _about(name: str | None, authors: list[str] | None, description: str | None, license: str) -> About:
+    people = tuple({"name": a} for a in authors) if authors else About().authors
+    return About(name=name, authors=people, description=description, license=license)
+
+
+def _write(write: Callable[..., CheckReport], order: Order, *, dry_run: bool, json: bool) -> None:
+    _check_name(order.output, overwrite=order.overwrite)
+    if unknown := set(order.formats) - set(FORMATS):
+        raise ValueError(
+            f"expected weight formats of {', '.join(FORMATS)}, found {', '.join(sorted(unknown))}; leave it out"
+        )
+    loaded = fb.load_forest(order.forest)
+    picture = open_image(order.image, order.reading) if order.image else None
+    if picture is not None and loaded.spec is not None:
+        check_image(loaded.spec, picture)
+    _say_what_travels(order)
+    if dry_run:
+        _print_plan(order, json=json)
+        return
+    report = write(
+        order.output, loaded, image=picture, about=order.about, formats=order.formats, overwrite=order.overwrite
+    )
+    _print_report(report, json=json)
+    if not json:
+        print_path(order.output)
+
+
+def _check_name(output: Path, *, overwrite: bool) -> None:
+    if output.suffix != ".zip":
+        raise ValueError(
+            f"expected a package named NAME.zip, found {shown(output)}; give -o {shown(output.with_suffix('.zip'))}"
+        )
+    check_output(output, overwrite=overwrite)
+
+
+def _say_what_travels(order: Order) -> None:
+    """Tell what others will see in the package."""
+    if order.about.authors == About().authors:
+        say(f"no --author given: the package names {order.about.authors[0]['name']!r}")
+    if order.image is None:
+        say("no --image given: the test image is synthetic")
+    else:
+        say(f"a crop of {shown(order.image)} travels in the zip as test image; choose another with --test-image")
+    say(f"licence {order.about.license}; choose another with --license")
+
+
+def _print_plan(order: Order, *, json: bool) -> None:
+    if json:
+        print_json({"dry_run": True, "package": str(order.output), "formats": list(order.formats)})
+    else:
+        print(f"would write {shown(order.output)} with {' and '.join(order.formats)} weights")
+
+
+@app.command()
+def inspect(path: Annotated[Path, typer.Argument(help="A package (.zip).")], json: Json = False) -> None:
+    """Say what is in a package; nothing in it is run and no network is opened. With --json everything.
+
+    Example: [bold]ff-package inspect nuclei.zip[/bold]
+    """
+    print_result(package_facts(path, short=not json), json=json)
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A package (.zip).")], trust: Trust = None, json: Json = False
+) -> None:
+    """Run every weight format against the package's own test, and say where it runs; ends with 1 if something is wrong.
+
+    TorchScript is code: it runs only with --trust.
+
+    Example: [bold]ff-package check nuclei.zip[/bold]
+    """
+    report = fb.check_package(path, trust=trust)
+    _print_report(report, json=json)
+    if not report.good:
+        raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    folder: Annotated[Path, typer.Argument(help="A folder with a recipe.toml, as in model_packages.")],
+    output: Out,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Train and package what a recipe says; a second run gives the same bytes.
+
+    Example: [bold]ff-package build model_packages/tissue_filters -o tissue_filters.zip[/bold]
+    """
+    _check_name(output, overwrite=overwrite)
+    report = build_recipe(folder, output, overwrite=overwrite)
+    _print_report(report, json=json)
+    if not json:
+        print_path(output)
+
+
+def _print_report(report: CheckReport, *, json: bool) -> None:
+    if json:
+        print_json(report.to_json_dict())
+    else:
+        print_text(format_check(report))
+        print_text(format_consumer_table(report.consumers))
+        print(f"sha256:{report.sha256}")

@@ -1,0 +1,45 @@
+"""Options that take several values: ``--names background nucleus``, as people type them."""
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+
+class SeveralValues(TyperCommand):
+    """A command whose repeatable options take all values up to the next option.
+
+    ``--names a b -o x`` is read as ``--names a --names b -o x``; so are ``-n a b`` and ``--names=a b``. Numbers below zero are values.
+    ``--`` ends it: what follows are arguments. Arguments of the command itself stand before such an option, after a value of
+    another one, or after ``--``. A value that begins with a dash is written ``--names=-a``.
+    """
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Repeat the option's name before each further value, then parse as usual."""
+        repeatable = {name for p in self.params if isinstance(p, TyperOption) and p.multiple for name in p.opts}
+        return super().parse_args(ctx, repeat_options(args, repeatable))  # pyright: ignore[reportArgumentType]  (typer.Context is typer's own name for it)
+
+
+def repeat_options(args: list[str], repeatable: set[str]) -> list[str]:
+    """Return the arguments with the option's name before each of its values."""
+    expanded: list[str] = []
+    current: str | None = None
+    values = 0
+    for n, arg in enumerate(args):
+        if arg == "--":
+            return expanded + args[n:]
+        if arg.startswith("-") and arg != "-" and not _is_number(arg):
+            name, equals, _ = arg.partition("=")
+            current, values = (name if name in repeatable else None), int(bool(equals))
+        elif current is not None:
+            if values:
+                expanded.append(current)
+            values += 1
+        expanded.append(arg)
+    return expanded
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

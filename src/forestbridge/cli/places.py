@@ -1,0 +1,85 @@
+"""Where outputs go: one file, or a folder with one for each input; refused before anything is computed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from forestbridge.errors import OutputExistsError
+from forestbridge.files import check_output
+from forestbridge.image import base_name, check_distinct_names
+from forestbridge.image.source import shown
+
+FILES = (".tif", ".tiff", ".zarr", ".npy", ".nrrd", ".png")
+"""An output named so is one file (or one .zarr), whatever is there."""
+
+
+class Places(NamedTuple):
+    """The output of each input, and the folder they lie in; None where the one output was named itself."""
+
+    paths: list[Path]
+    folder: Path | None
+
+
+def places_for(sources: Sequence[Path], output: Path, suffix: str) -> Places:
+    """Return `output` itself for one source, a file in the folder `output` for several, or where that folder is there.
+
+    Raises
+    ------
+    ImageError
+        If two sources would give an output of the same name.
+    ValueError
+        If `output` must be a folder and is a file, or is named like one.
+    """
+    named_as_file = output.suffix.lower() in FILES
+    if len(sources) == 1 and (named_as_file or not output.is_dir()):
+        return Places([output], None)
+    if named_as_file or (output.exists() and not output.is_dir()):
+        raise ValueError(
+            f"expected a folder for the outputs of {len(sources)} inputs, found the file name {shown(output)}; "
+            "give a folder with -o, it is made if it is not there"
+        )
+    check_distinct_names(sources)
+    return Places([output / f"{base_name(path)}{suffix}" for path in sources], output)
+
+
+def check_places(sources: Sequence[Path], places: Places, *, overwrite: bool) -> None:
+    """Refuse outputs that are there already, that are inputs, or whose folder cannot be written.
+
+    Raises
+    ------
+    OutputExistsError
+        With all outputs that exist, unless `overwrite`.
+    ResourceError
+        If the folder does not exist or is not writable.
+    ValueError
+        If an output is one of the inputs.
+    """
+    inputs = {path.resolve() for path in sources}
+    if same := [shown(place) for place in places.paths if place.resolve() in inputs]:
+        raise ValueError(
+            f"expected outputs apart from the inputs, found that {', '.join(same)} is both; give another name with -o"
+        )
+    if places.folder is None:
+        check_output(places.paths[0], overwrite=overwrite)
+        return
+    there = [shown(place) for place in places.paths if place.exists()]
+    if there and not overwrite:
+        raise OutputExistsError(
+            f"expected new outputs, found {len(there)} that exist: {', '.join(there)}; give another folder or --overwrite"
+        )
+    check_output(places.paths[0] if places.folder.is_dir() else places.folder, overwrite=True)
+
+
+@contextmanager
+def made_folder(folder: Path | None) -> Iterator[None]:
+    """Make the folder of several outputs; if it was made here and nothing came into it, take it away again."""
+    if folder is None or folder.is_dir():
+        yield
+        return
+    folder.mkdir()
+    try:
+        yield
+    finally:
+        if not any(folder.iterdir()):
+            folder.rmdir()

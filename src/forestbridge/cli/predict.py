@@ -1,0 +1,184 @@
+"""``forestbridge predict``: from images or stores, with a forest or a package, to classes."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+import forestbridge as fb
+from forestbridge.assemble import Kind
+from forestbridge.cli.batch import Failure, check_present, end, for_each
+from forestbridge.cli.messages import progress_bar
+from forestbridge.cli.options import Axes, Channels, DryRun, Json, Nan, Overwrite, Scene, Trust
+from forestbridge.cli.output import print_json, print_path
+from forestbridge.cli.places import check_places, made_folder, places_for
+from forestbridge.cli.sources import Reading, image_or_store, is_store, with_like_line
+from forestbridge.encoders.features import check_image
+from forestbridge.errors import ImageError, SpecMismatchError
+from forestbridge.forest import PixelForest
+from forestbridge.image import Image
+from forestbridge.image.source import shown
+from forestbridge.image.writers import result_suffix
+from forestbridge.runner import Package
+from forestbridge.spec import EncoderSpec
+from forestbridge.stores import FeatureStore
+
+
+def predict(
+    sources: Annotated[list[Path], typer.Argument(help="Images or feature stores.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help=".tif .ome.tif .ome.zarr .npy .nrrd .png; for several sources a folder."),
+    ],
+    forest: Annotated[Path | None, typer.Option(help="A forest; runs in forestbridge's own engine.")] = None,
+    package: Annotated[Path | None, typer.Option(help="A package (.zip); runs its ONNX weights.")] = None,
+    kind: Annotated[
+        Kind | None, typer.Option(help="What to write; by default labels for .png, else probabilities.")
+    ] = None,
+    suffix: Annotated[str, typer.Option(help="For several sources: what follows their names.")] = "_probabilities.tif",
+    device: Annotated[str | None, typer.Option(help="For packages: cpu (default), cuda, cuda:1 or auto.")] = None,
+    tile: Annotated[int | None, typer.Option(min=1, help="For packages: wanted length of a tile in pixels.")] = None,
+    trust: Trust = None,
+    channels: Channels = None,
+    axes: Axes = None,
+    nan: Nan = None,
+    scene: Scene = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Classify every pixel of images, with a forest or a package.
+
+    Give the sources first: an option shown with ... takes all values up to the next option.
+
+    Example: [bold]forestbridge predict b.tif --forest nuclei.forest -o b_probabilities.tif[/bold]
+    """
+    check_present(sources)
+    places = places_for(sources, output, suffix)
+    check_places(sources, places, overwrite=overwrite)
+    for place in places.paths:
+        result_suffix(place)
+    classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust)
+    options = {"reading": Reading(axes, channels, nan, scene), "kind": kind, "json": json}
+    pairs = list(zip(sources, places.paths, strict=True))
+    if dry_run:
+        outputs, failures = for_each(pairs, partial(_plan, classifier=classifier, **options))
+    else:
+        with made_folder(places.folder):
+            outputs, failures = for_each(
+                pairs, partial(_predict, classifier=classifier, overwrite=overwrite, **options)
+            )
+    if json:
+        print_json(_document(outputs, failures, dry_run=dry_run))
+    end(len(sources), failures)
+
+
+class Classifier(NamedTuple):
+    """A forest or a package, open for prediction; one of the two is None."""
+
+    path: Path
+    forest: PixelForest | None
+    package: Package | None
+    tile: int | None
+
+    @property
+    def spec(self) -> EncoderSpec | None:
+        """The encoder whose features it takes; None for packages of others."""
+        return self.forest.spec if self.forest else self.package.info.spec if self.package else None
+
+
+def _open_classifier(
+    forest: Path | None, package: Path | None, *, device: str | None, tile: int | None, trust: str | None
+) -> Classifier:
+    """Open what classifies.
+
+    Raises
+    ------
+    ValueError
+        If both or none are given, one is given for the other, or options for packages are given with a forest.
+    """
+    if (forest is None) == (package is None):
+        found = "none" if forest is None else "both"
+        raise ValueError(f"expected either --forest or --package, found {found}; give one of them")
+    if forest is None:
+        assert package is not None
+        if package.suffix.lower() == ".forest":
+            raise ValueError(f"expected a package (.zip) for --package, found {shown(package)}; give it with --forest")
+        return Classifier(package, None, fb.open_package(package, device=device or "cpu", trust=trust), tile)
+    if forest.suffix.lower() == ".zip":
+        raise ValueError(f"expected a forest (.forest) for --forest, found {shown(forest)}; give it with --package")
+    for_packages = {"--device": device, "--tile": tile, "--trust": trust}
+    if given := [option for option, value in for_packages.items() if value is not None]:
+        raise ValueError(f"expected {', '.join(given)} with --package only, found --forest; leave it out")
+    return Classifier(forest, fb.load_forest(forest), None, None)
+
+
+def _open_source(path: Path, classifier: Classifier, reading: Reading) -> Image | FeatureStore:
+    """Open an image or store; a store is refused for a package.
+
+    Raises
+    ------
+    ImageError
+        If a store is given for a package, which computes its features itself.
+    """
+    if classifier.package is not None and is_store(path):
+        raise ImageError(
+            f"expected an image for a package, found the feature store {shown(path)}; give the image, or use --forest"
+        )
+    return image_or_store(path, reading)
+
+
+def _kind(kind: Kind | None, output: Path) -> Kind:
+    return kind or ("labels" if output.suffix.lower() == ".png" else "probabilities")
+
+
+def _plan(path: Path, output: Path, *, classifier: Classifier, reading: Reading, kind: Kind | None, json: bool) -> Path:
+    """Check that a source fits, and say what would be written for it."""
+    source = _open_source(path, classifier, reading)
+    if isinstance(source, Image) and classifier.spec is not None:
+        check_image(classifier.spec, source)
+    if not json:
+        print(f"would write the {_kind(kind, output)} of {shown(path)} to {shown(output)}")
+    return output
+
+
+def _predict(
+    path: Path,
+    output: Path,
+    *,
+    classifier: Classifier,
+    reading: Reading,
+    kind: Kind | None,
+    overwrite: bool,
+    json: bool,
+) -> Path:
+    """Write the result of one source."""
+    source = _open_source(path, classifier, reading)
+    with progress_bar(f"predict {path.name}") as progress:
+        options = {"kind": _kind(kind, output), "out": output, "overwrite": overwrite, "progress": progress}
+        if classifier.package is not None and isinstance(source, Image):
+            classifier.package.predict(source, tile=classifier.tile, **options)
+        else:
+            _predict_with_forest(source, classifier, options)
+    if not json:
+        print_path(output)
+    return output
+
+
+def _predict_with_forest(source: Image | FeatureStore, classifier: Classifier, options: dict[str, Any]) -> None:
+    assert classifier.forest is not None
+    try:
+        fb.predict(source, classifier.forest, **options)
+    except SpecMismatchError as error:
+        image = source.source if isinstance(source, Image) else source.image.source
+        raise with_like_line(error, image, classifier.path) from error
+
+
+def _document(outputs: Sequence[Path], failures: Sequence[Failure], *, dry_run: bool) -> dict[str, Any]:
+    return {
+        "dry_run": dry_run,
+        "outputs": [str(output) for output in outputs],
+        "failed": [failure.to_json_dict() for failure in failures],
+    }

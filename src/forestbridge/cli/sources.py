@@ -1,0 +1,189 @@
+"""From paths on the command line to images, stores, scribbles and encoders."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import forestbridge as fb
+from forestbridge.encoders import Encoder, encoder_from_spec
+from forestbridge.errors import SpecMismatchError, StoreError
+from forestbridge.image import Image
+from forestbridge.image.source import shown
+from forestbridge.labels import Scribbles, share_names
+from forestbridge.labels.merge import Merge
+from forestbridge.spec import EncoderSpec
+from forestbridge.stores import FeatureStore
+
+ANNOTATIONS = {".geojson", ".json", ".roi", ".zip"}
+"""Label files that carry class names themselves; names given with them choose the label values."""
+
+
+class Reading(NamedTuple):
+    """How image files are read: the options --axes, --channels, --nan and --scene."""
+
+    axes: str | None = None
+    channels: list[int] | None = None
+    nan: float | None = None
+    scene: int | None = None
+
+    def given(self) -> list[str]:
+        """Return the options that were given."""
+        return [f"--{name}" for name, value in self._asdict().items() if value is not None]
+
+
+def is_store(path: Path) -> bool:
+    """Whether a path is a feature store, or is named like one; an OME-Zarr image lacks the forestbridge attributes."""
+    if path.name.lower().endswith(".features.ome.zarr"):
+        return True
+    try:
+        return "spec" in json.loads((path / "zarr.json").read_bytes())["attributes"]["forestbridge"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def open_image(path: Path, reading: Reading) -> Image:
+    """Open an image; a feature store given in its place is refused.
+
+    Raises
+    ------
+    ImageError
+        If it is no image.
+    """
+    return fb.read_image(path, **reading._asdict())
+
+
+def image_or_store(path: Path, reading: Reading, *, allow_partial: bool = False) -> Image | FeatureStore:
+    """Open a path as what it is.
+
+    Parameters
+    ----------
+    allow_partial
+        Whether a store that is not done is welcome.
+
+    Raises
+    ------
+    ValueError
+        If options for images are given with a store, whose image was read when it was extracted.
+    """
+    if not is_store(path):
+        return open_image(path, reading)
+    if options := reading.given():
+        raise ValueError(
+            f"expected {', '.join(options)} with images only, found the feature store {shown(path)}; leave it out: the "
+            "store keeps the features of the image as it was extracted"
+        )
+    return fb.open_store(path, allow_partial=allow_partial)
+
+
+def spec_of(path: Path) -> EncoderSpec:
+    """Return the encoder's spec of a store, forest or package.
+
+    Raises
+    ------
+    ForestbridgeError
+        If the file is none of these, or carries no spec.
+    """
+    if is_store(path):
+        return fb.open_store(path, allow_partial=True).spec
+    if path.suffix.lower() not in (".zip", ".forest"):
+        raise StoreError(
+            f"expected a store (NAME.features.ome.zarr), forest (.forest) or package (.zip) for --like, found {shown(path)}; "
+            "give one of these"
+        )
+    spec = fb.inspect_package(path).spec if path.suffix.lower() == ".zip" else fb.load_forest(path).spec
+    if spec is None:
+        raise StoreError(
+            f"expected a store, forest or package that carries an encoder's spec, found none in {shown(path)}; "
+            "choose the encoder with --encoder"
+        )
+    return spec
+
+
+class EncoderChoice(NamedTuple):
+    """Which encoder: the options --encoder, --like, --3d and --scales."""
+
+    name: str | None = None
+    like: Path | None = None
+    in_3d: bool = False
+    scales: Sequence[float] | None = None
+
+    def check(self) -> None:
+        """Refuse options that contradict each other.
+
+        Raises
+        ------
+        ValueError
+            If settings are given beside --like, which brings its own.
+        """
+        settings = {"--encoder": self.name, "--3d": self.in_3d, "--scales": self.scales}
+        given = [option for option, value in settings.items() if value]
+        if self.like is not None and given:
+            raise ValueError(
+                f"expected --like alone, since it brings the encoder's settings, found also {', '.join(given)}; leave one out"
+            )
+
+
+def encoder_for(image: Image, choice: EncoderChoice) -> Encoder:
+    """Open an encoder with as many channels as the image has, or the one that `choice.like` was made with."""
+    if choice.like is not None:
+        return encoder_from_spec(spec_of(choice.like))
+    options: dict = {"channels": image.n_channels, "compute_in_2d": not choice.in_3d}
+    if choice.scales:
+        from forestbridge.encoders.filter_kernels import FEATURE_NAMES
+
+        options["selection"] = {feature: sorted(choice.scales) for feature in FEATURE_NAMES}
+    return fb.open_encoder(choice.name or "filters", **options)
+
+
+class LabelReading(NamedTuple):
+    """How label files are read: the options --label-axes, --ignore, --slice and --merge."""
+
+    axes: str | None = None
+    ignore: Sequence[str] | None = None
+    plane: int | None = None
+    merge: Merge = "refuse"
+
+    def options(self) -> dict[str, Any]:
+        """Return them as `read_scribbles` takes them; texts of digits are label values, others are class names."""
+        ignored = [int(i) if i.lstrip("-").isdecimal() else i for i in self.ignore or ()]
+        return {"axes": self.axes, "ignore": ignored or None, "plane": self.plane, "merge": self.merge}
+
+
+def labels_for(
+    sources: Sequence[Image | FeatureStore], paths: Sequence[Path], names: Sequence[str] | None, reading: LabelReading
+) -> list[Scribbles]:
+    """Read the label file of each source.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many label files as sources; with one source all of them are merged.
+    """
+    groups = [list(paths)] if len(sources) == 1 else [[path] for path in paths]
+    if len(groups) != len(sources):
+        raise ValueError(
+            f"expected one label file for each of the {len(sources)} sources, found {len(paths)}; give them in the same "
+            "order: forestbridge train A B --labels A_LABELS B_LABELS"
+        )
+    annotated = any(path.suffix.lower() in ANNOTATIONS for path in paths)
+    result = [
+        fb.read_scribbles(group, names=names if annotated else None, shape=_size(source), **reading.options())
+        for source, group in zip(sources, groups, strict=True)
+    ]
+    return share_names(result, names=None if annotated else names)
+
+
+def _size(source: Image | FeatureStore) -> Image | dict[str, int]:
+    if isinstance(source, Image):
+        return source
+    return {axis: n for axis, n in source.image.sizes.items() if axis in source.image.axes}
+
+
+def with_like_line(error: SpecMismatchError, image: str, like: Path) -> SpecMismatchError:
+    """Return the error with the command that makes a store that fits."""
+    return SpecMismatchError(
+        f"{error}. This makes a store that fits: forestbridge extract {shlex.quote(shown(image))} "
+        f"-o NEW.features.ome.zarr --like {shlex.quote(shown(like))}"
+    )

@@ -1,0 +1,161 @@
+"""``forestbridge train``: from features and scribbles to a forest."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import forestbridge as fb
+from forestbridge.cli.batch import check_present
+from forestbridge.cli.options import (
+    Axes,
+    Channels,
+    DryRun,
+    Ignore,
+    Json,
+    LabelMerge,
+    Names,
+    Nan,
+    Overwrite,
+    Plane,
+    Scene,
+)
+from forestbridge.cli.output import print_json, print_path, print_training
+from forestbridge.cli.sources import (
+    EncoderChoice,
+    LabelReading,
+    Reading,
+    encoder_for,
+    image_or_store,
+    labels_for,
+    with_like_line,
+)
+from forestbridge.encoders import Encoder, encoder_from_spec
+from forestbridge.errors import SpecMismatchError
+from forestbridge.files import check_output
+from forestbridge.forest import PixelForest
+from forestbridge.image import Image, check_same_kind
+from forestbridge.image.source import shown
+from forestbridge.labels import Scribbles, check_scribbles, scribble_stats
+from forestbridge.stores import FeatureStore
+from forestbridge.train import PRESETS
+
+Source = Image | FeatureStore
+
+
+def train(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Feature stores, or images (features are then computed on the fly).")
+    ],
+    labels: Annotated[
+        list[Path],
+        typer.Option(
+            "--labels",
+            "-l",
+            metavar="FILE FILE ...",
+            help="Scribbles of each source, in the same order; of one source, one or several files.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="NAME.forest")],
+    names: Names = None,
+    preset: Annotated[str, typer.Option(help=f"Forest settings: {', '.join(PRESETS)}.")] = "default",
+    n_trees: Annotated[int | None, typer.Option(min=1, help="Number of trees instead of the preset's.")] = None,
+    max_depth: Annotated[int | None, typer.Option(min=0, help="Depth instead of the preset's; 0 = unlimited.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all random draws.")] = 0,
+    plane: Plane = None,
+    ignore: Ignore = None,
+    merge: LabelMerge = "refuse",
+    label_axes: Annotated[
+        str | None,
+        typer.Option(metavar="LETTERS", help="Axes of the label files if they do not say, or are wrong: XY."),
+    ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Train on stores that are not done, where the labels are.")
+    ] = False,
+    in_3d: Annotated[bool, typer.Option("--3d", help="For images: filters along z too.")] = False,
+    channels: Channels = None,
+    axes: Axes = None,
+    nan: Nan = None,
+    scene: Scene = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Train a forest from scribbles.
+
+    Give the sources first: an option shown with ... takes all values up to the next option.
+
+    Example: [bold]forestbridge train a.features.ome.zarr --labels a_labels.tif --names background nucleus -o nuclei.forest[/bold]
+    """
+    started = time.perf_counter()
+    _check_forest_name(output, overwrite=overwrite)
+    check_present(sources)
+    reading = Reading(axes, channels, nan, scene)
+    opened = [image_or_store(path, reading, allow_partial=allow_partial) for path in sources]
+    encoder = _encoder(opened, in_3d=in_3d)
+    scribbles = labels_for(opened, labels, names, LabelReading(label_axes, ignore, plane, merge))
+    if dry_run:
+        _print_plan(output, scribbles, json=json)
+        return
+    settings = {"preset": preset, "seed": seed, "n_trees": n_trees, "max_depth": max_depth}
+    forest = _train(opened, scribbles, encoder, settings)
+    forest.save(output, overwrite=overwrite)
+    _print_forest(forest, output, time.perf_counter() - started, json=json)
+
+
+def _check_forest_name(output: Path, *, overwrite: bool) -> None:
+    """Refuse another suffix: ``info`` and --like tell a forest by it, and a slip must not replace a label file."""
+    if output.suffix != ".forest":
+        raise ValueError(
+            f"expected a forest named NAME.forest, found {shown(output)}; give -o {shown(output.with_suffix('.forest'))}"
+        )
+    check_output(output, overwrite=overwrite)
+
+
+def _encoder(sources: Sequence[Source], *, in_3d: bool) -> Encoder | None:
+    """Return the encoder for images: that of the stores beside them, if there are any; None if there is no image.
+
+    Raises
+    ------
+    ValueError
+        If --3d is given where a store decides.
+    """
+    images = [source for source in sources if isinstance(source, Image)]
+    stores = [source for source in sources if not isinstance(source, Image)]
+    if stores and in_3d:
+        raise ValueError(
+            f"expected --3d with images only, found the feature store {shown(stores[0].path)}; leave it out: the store's "
+            "encoder decides"
+        )
+    check_same_kind(images)
+    if not images:
+        return None
+    return encoder_from_spec(stores[0].spec) if stores else encoder_for(images[0], EncoderChoice(in_3d=in_3d))
+
+
+def _train(
+    sources: Sequence[Source], scribbles: Sequence[Scribbles], encoder: Encoder | None, settings: dict
+) -> PixelForest:
+    try:
+        return fb.train(list(zip(sources, scribbles, strict=True)), encoder=encoder, **settings)
+    except SpecMismatchError as error:
+        first = next(source for source in sources if not isinstance(source, Image))
+        raise with_like_line(error, "IMAGE", first.path) from error
+
+
+def _print_plan(output: Path, scribbles: Sequence[Scribbles], *, json: bool) -> None:
+    check_scribbles(scribbles)
+    if json:
+        print_json({"dry_run": True, "forest": str(output), "scribbles": [scribble_stats(s) for s in scribbles]})
+    else:
+        print(f"would train on {', '.join(map(repr, scribbles))} and write {shown(output)}")
+
+
+def _print_forest(forest: PixelForest, output: Path, seconds: float, *, json: bool) -> None:
+    if json:
+        print_json({"forest": str(output), "seconds": round(seconds, 2), **forest.describe()})
+    else:
+        print_training(forest, seconds)
+        print_path(output)

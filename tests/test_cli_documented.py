@@ -1,0 +1,79 @@
+"""docs/command_line.md: every command and option is in it, and its examples run as they stand."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from typer.main import get_command
+
+from command_line import CELLS, RECIPE, call, write_line
+from forestbridge.cli.app import app
+from forestbridge.phantom import phantom
+
+TEXT = (Path(__file__).parent.parent / "docs" / "command_line.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
+SHARED = "Options of several commands"
+NOT_RUN = {"forestbridge demo -o demo"}
+"""Takes a minute; `scripts/demo` runs it."""
+
+
+def commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command with its name."""
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {word}".strip())
+    if not hasattr(command, "commands"):
+        yield name, command
+
+
+def options_in(section: str) -> set[str]:
+    """Return the options that the rows of a section's tables begin with."""
+    rows = re.findall(r"^\| (`-.*?) \|", SECTIONS[section], re.MULTILINE)
+    return {name.split()[0] for row in rows for name in re.findall(r"`(-[^`]*)`", row)}
+
+
+def test_every_command_has_a_section() -> None:
+    assert {name for name, _ in commands(get_command(app))} == set(SECTIONS) - {SHARED, "Rules of all commands"}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in commands(get_command(app))])
+def test_options_are_those_of_the_command(name: str) -> None:
+    command = dict(commands(get_command(app)))[name]
+    actual = {o for p in command.params if p.param_type_name == "option" for o in p.opts} - {"--help", "-h"}
+    assert options_in(name) == actual - options_in(SHARED)
+    assert re.search(rf"^(forestbridge|ff-package) {name.removeprefix('package ')} ?", examples(name)[0])
+
+
+def examples(section: str) -> list[str]:
+    return [
+        line for block in re.findall(r"```bash\n(.*?)```", SECTIONS[section], re.DOTALL) for line in block.splitlines()
+    ]
+
+
+def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "small").mkdir()
+    write_line(tmp_path / "small")
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("a", "b", "c")):
+        tifffile.imwrite(f"{name}.tif", phantom((96, 112), classes=2, seed=seed).image)
+    tifffile.imwrite("a_labels.tif", CELLS.scribbles)
+    Path("recipe").mkdir()
+    Path("recipe/recipe.toml").write_text(RECIPE.replace("line/", "../"), encoding="utf-8")
+    for line in [line for section in SECTIONS for line in examples(section)]:
+        if line in NOT_RUN:
+            continue
+        program, *arguments = shlex.split(line)
+        ended = call(*arguments, program=program)
+        assert ended.code == 0, f"{line}\n{ended.err}"
+        assert ended.out
+        if line.startswith(
+            "forestbridge predict"
+        ):  # from here on a smaller forest, whose package is written in seconds
+            Path("nuclei.forest").write_bytes(Path("small/a.forest").read_bytes())
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found >= {"a.features.ome.zarr", "stores", "b_labels.tif", "nuclei.forest", "results", "nuclei.zip"}
+    assert np.isfinite(tifffile.imread("b_probabilities.tif")).all()
