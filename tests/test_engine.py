@@ -73,10 +73,10 @@ def test_same_decisions_as_scikit_learn(seed: int, case: tuple) -> None:
     flips = labels_of(probabilities, forest.classes) != rf.predict(x)
     if "class_weight" not in parameters and "min_samples_leaf" not in parameters:
         assert not flips.any()  # pure leaves: the sums are integers, ties and all
-    # Impure leaves: scikit-learn's own sum differs from run to run in the last bit, so a tie is nobody's.
+    # Impure leaves: where two classes are equal in exact arithmetic, scikit-learn's label is that of the last bit of a sum whose
+    # order changes from run to run. Everywhere else the label is the same.
     top = np.sort(expected, axis=0)
-    assert not flips[top[-1] - top[-2] > 1e-7].any()
-    assert flips.sum() <= 1
+    assert not flips[top[-1] - top[-2] > 1e-12].any()
 
 
 def test_shapes_and_views() -> None:
