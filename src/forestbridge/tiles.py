@@ -16,7 +16,6 @@ A map of stride s and offset o has the centre of its cell i on image pixel o + s
 o' = (o + 0.5)/r - 0.5). Everything here works per axis, for (y, x) and for (z, y, x) alike.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
@@ -30,11 +29,6 @@ class Tile(NamedTuple):
 
     core: tuple[slice, ...]
     outer: tuple[slice, ...]
-
-    @property
-    def core_shape(self) -> tuple[int, ...]:
-        """Size of the core per axis."""
-        return tuple(s.stop - s.start for s in self.core)
 
     def inside(self, shape: Sequence[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Return what to read, and where the core lies in it.
@@ -110,11 +104,6 @@ def plan_windows(size: int, window: int, halo: int) -> list[tuple[slice, slice]]
         windows.append((slice(done, stop), slice(start, start + window)))
         done = stop
     return windows
-
-
-def map_shape(shape: Sequence[int], stride: float) -> tuple[int, ...]:
-    """Return the number of cells that cover a plane of `shape` (y, x) pixels at `stride`."""
-    return tuple(math.ceil(n / stride) for n in shape)
 
 
 def interpolation_cells(

@@ -103,6 +103,7 @@ def _members(path: Path) -> list[tuple[str, bytes]]:
                     )
                 with archive.open(member) as file:
                     found.append((member.filename[:-4], file.read(MAX_ROI_BYTES)))
+    # NotImplementedError is what zipfile raises for a compression it does not know.
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise LabelError(
             f"{path.name}: expected a zip of ImageJ ROIs, found a damaged file ({error}); save it again"
