@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "forestbridge"
 ORDER = [
     "errors",
     "files",
+    "compiled",
     "spec",
     "tiles",
     "image",
@@ -23,6 +24,7 @@ ORDER = [
     "encoders",
     "extract",
     "forest",
+    "prune",
     "engine_kernel",
     "engine",
     "train",

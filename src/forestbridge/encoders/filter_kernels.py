@@ -46,6 +46,9 @@ INNER_SMOOTHING = 0.66
 TENSOR_GRADIENT = 0.5
 """The structure tensor takes its gradients at 0.5 of the filter's sigma."""
 
+NEWTON_STEPS = 4
+"""For the eigenvalues of 3 × 3 matrices: from a start with an error below 0.02 Newton's method reaches double precision in four."""
+
 EIGENVALUE_FEATURES = ("StructureTensorEigenvalues", "HessianOfGaussianEigenvalues")
 
 

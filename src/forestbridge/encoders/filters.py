@@ -9,19 +9,26 @@ ones (`eigenvalues.eigenvalues_3d`). Definitions stand in `filter_kernels`; need
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d
 
 from forestbridge.encoders import filter_kernels as fk
-from forestbridge.encoders.eigenvalues import eigenvalues_2d, eigenvalues_3d
 from forestbridge.spec import EncoderSpec, MapSpec
+from forestbridge.tiles import plan_tiles
+
+if TYPE_CHECKING:
+    from forestbridge.encoders.filter_engine import Target
+    from forestbridge.encoders.filter_passes import Block
 
 VERSION = 1
 """Raised when the same image would give other values."""
 
 MAP_NAME = "filters"
+
+BLOCK_2D, BLOCK_3D = (1, 64, 256), (16, 64, 128)
+"""Planes, rows and columns that are filtered at a time: small enough for the cache, large enough for the margins to cost little."""
 
 
 def open_filter_bank(
@@ -121,19 +128,24 @@ class FilterBank:
         maps
             One (F, y, x) or (F, z, y, x) float32 array: by feature id, scale, input channel, eigenvalue.
         """
-        ndim = len(core)
-        shape = tuple(s.stop - s.start for s in core)
-        position = _positions(self.filters, self.spec.channels, ndim)
-        features = np.empty((self.spec.n_features, *shape), np.float32)
-        for channel, pixels in enumerate(tile):
+        from forestbridge.encoders.filter_engine import compute_filters  # compiled; numba takes a while to import
+
+        volume = tile if len(core) == 3 else tile[:, None]  # (C, z, y, x)
+        box = core if len(core) == 3 else (slice(0, 1), *core)
+        features = np.empty((self.spec.n_features, *(s.stop - s.start for s in box)), np.float32)
+        positions = _positions(self.filters, self.spec.channels, len(core))
+        for channel, pixels in enumerate(np.ascontiguousarray(volume, np.float32)):
             for scale, in_2d in dict.fromkeys((f.scale, f.in_2d) for f in self.filters):
-                axes = tuple(range(ndim))[-2:] if in_2d else tuple(range(ndim))
-                chosen = [f.feature for f in self.filters if f.scale == scale]
-                for feature, outputs in _filter(pixels.astype(np.float64), scale, axes, chosen):
-                    first = position[feature, scale] + channel * len(outputs)
-                    for k, output in enumerate(outputs):
-                        features[first + k] = output[core]
-        return (features,)
+                chosen = np.full(len(fk.FEATURE_NAMES), -1)
+                for f in self.filters:
+                    if f.scale == scale:
+                        first = positions[f.feature, scale] + channel * f.n_outputs(len(core))
+                        chosen[list(fk.FEATURE_NAMES).index(f.feature)] = first
+                presmoothing = fk.kernel(0, fk.presmoothing_sigma(scale), fk.PRESMOOTHING_WINDOW)
+                taps = _taps(fk.filter_sigma(scale))
+                for block, target in _blocks(pixels.shape, box, in_2d=in_2d):
+                    compute_filters(pixels.reshape(-1), block, presmoothing, taps, chosen, features.reshape(-1), target)
+        return (features if len(core) == 3 else features[:, 0],)
 
 
 def _positions(filters: Sequence[fk.Filter], channels: int, ndim: int) -> dict[tuple[str, float], int]:
@@ -145,81 +157,36 @@ def _positions(filters: Sequence[fk.Filter], channels: int, ndim: int) -> dict[t
     return positions
 
 
-def _filter(
-    pixels: NDArray[np.float64], scale: float, axes: tuple[int, ...], features: Sequence[str]
-) -> Iterator[tuple[str, tuple[NDArray[np.float64], ...]]]:
-    """Yield the chosen features of one channel at one scale.
-
-    Parameters
-    ----------
-    pixels
-        (y, x) or (z, y, x) float64.
-    axes
-        The axes along which the filters work.
-
-    Yields
-    ------
-    feature, outputs
-        Feature id, and one array of the shape of `pixels` per eigenvalue (or one in all).
-    """
-    smooth = pixels
-    for axis in reversed(axes):
-        smooth = _pass(smooth, axis, fk.kernel(0, fk.presmoothing_sigma(scale), fk.PRESMOOTHING_WINDOW))
-    sigma = fk.filter_sigma(scale)
-    passes = _Passes(smooth, axes)
-    for feature in features:
-        match feature:
-            case "GaussianSmoothing":
-                yield feature, (passes.derivative(sigma),)
-            case "LaplacianOfGaussian":
-                yield feature, (sum(passes.derivative(sigma, a, a) for a in axes),)  # pyright: ignore[reportReturnType]
-            case "GaussianGradientMagnitude":
-                yield feature, (np.sqrt(sum(np.square(passes.derivative(sigma, a)) for a in axes)),)
-            case "DifferenceOfGaussians":
-                yield feature, (passes.derivative(sigma) - passes.derivative(fk.INNER_SMOOTHING * sigma),)
-            case "StructureTensorEigenvalues":
-                gradient = {a: passes.derivative(fk.TENSOR_GRADIENT * sigma, a) for a in axes}
-                tensor = {(a, b): _Passes(gradient[a] * gradient[b], axes).derivative(sigma) for a, b in _pairs(axes)}
-                yield feature, _eigenvalues(tensor, axes)
-            case "HessianOfGaussianEigenvalues":
-                yield feature, _eigenvalues({(a, b): passes.derivative(sigma, a, b) for a, b in _pairs(axes)}, axes)
+def _taps(sigma: float) -> NDArray[np.float64]:
+    """Return the (6, 5) taps of the second step, as `filter_engine` names them."""
+    kinds = (
+        (0, sigma),
+        (1, sigma),
+        (2, sigma),
+        (0, fk.INNER_SMOOTHING * sigma),
+        (0, fk.TENSOR_GRADIENT * sigma),
+        (1, fk.TENSOR_GRADIENT * sigma),
+    )
+    kernels = [fk.kernel(order, s, fk.FILTER_WINDOW) for order, s in kinds]
+    return np.stack([np.pad(taps, 2 - len(taps) // 2) for taps in kernels])
 
 
-def _pairs(axes: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Return the elements of a symmetric matrix over the axes."""
-    return [(a, b) for a in axes for b in axes if a <= b]
+def _blocks(shape: tuple[int, ...], box: tuple[slice, ...], *, in_2d: bool) -> Iterator[tuple["Block", "Target"]]:
+    """Yield the blocks of a box in a tile of (z, y, x) pixels, and where their features go."""
+    from forestbridge.encoders.filter_engine import Target
+    from forestbridge.encoders.filter_passes import MARGIN, Block
 
-
-def _eigenvalues(matrix: Mapping[tuple[int, int], NDArray], axes: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
-    if len(axes) == 2:
-        y, x = axes
-        return eigenvalues_2d(matrix[y, y], matrix[x, x], matrix[y, x])
-    z, y, x = axes
-    return eigenvalues_3d(matrix[z, z], matrix[y, y], matrix[x, x], matrix[z, y], matrix[z, x], matrix[y, x])
-
-
-class _Passes:
-    """Gaussian derivatives of one array; passes that several derivatives begin with are computed once."""
-
-    def __init__(self, pixels: NDArray[np.float64], axes: tuple[int, ...]) -> None:
-        self.pixels = pixels
-        self.axes = axes
-        self.done: dict[tuple[float, tuple[int, ...]], NDArray[np.float64]] = {}
-
-    def derivative(self, sigma: float, *along: int) -> NDArray[np.float64]:
-        """Return the array smoothed with `sigma`, derived once along each axis of `along`."""
-        orders = tuple(along.count(axis) for axis in reversed(self.axes))  # x first, then y, then z
-        result = self.pixels
-        for n, axis in enumerate(reversed(self.axes)):
-            key = (sigma, orders[: n + 1])
-            if key not in self.done:
-                self.done[key] = _pass(result, axis, fk.kernel(orders[n], sigma, fk.FILTER_WINDOW))
-            result = self.done[key]
-        return result
-
-
-def _pass(pixels: NDArray[np.float64], axis: int, taps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlate along one axis; scipy's "mirror" reflects without repeating the edge pixel."""
-    if len(taps) == 1:
-        return pixels
-    return np.asarray(correlate1d(pixels, taps, axis=axis, mode="mirror"), np.float64)
+    depth, height, width = (s.stop - s.start for s in box)
+    for piece in plan_tiles((depth, height, width), BLOCK_2D if in_2d else BLOCK_3D, (0, 0, 0)):
+        z, y, x = (s.start for s in piece.core)
+        nz, ny, nx = (s.stop - s.start for s in piece.core)
+        row = nx + 2 * MARGIN
+        block = Block(
+            *(box[0].start + z, box[1].start + y, box[2].start + x),
+            *(nz, ny, nx),
+            *shape,
+            margin_z=0 if in_2d else MARGIN,
+            row=row,
+            plane=row * (ny + 2 * MARGIN),
+        )
+        yield block, Target((z * height + y) * width + x, depth * height * width, height * width, width)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.encoders import filter_kernels as fk
-from forestbridge.encoders.eigenvalues import NEWTON_STEPS
 from forestbridge.encoders.filters import filter_bank_from_spec
 from forestbridge.graphs.builder import GraphBuilder, Shape
 from forestbridge.graphs.deviation import Deviation, measure_filters, onnx_runner
@@ -309,7 +308,7 @@ def _eigenvalues_3d(m: _Arithmetic, zz: str, yy: str, xx: str, zy: str, zx: str,
     sign = m.sub(m.mul(positive, 2.0), 1.0)
     r = m.apply("Min", m.apply("Abs", r), 1.0)
     far = m.add(m.mul(r, 0.1339745962155614), 0.8660254037844386)
-    for _ in range(NEWTON_STEPS):
+    for _ in range(fk.NEWTON_STEPS):
         square = m.mul(far, far)
         error = m.sub(m.mul(m.sub(m.mul(square, 4.0), 3.0), far), r)
         far = m.sub(far, m.div(error, m.sub(m.mul(square, 12.0), 3.0)))

@@ -1,12 +1,10 @@
 """Filter bank and forest in one ONNX graph: raw intensities (b, C, ...) in, class probabilities (b, K, ...) out."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.encoders.filter_kernels import Filter
 from forestbridge.encoders.filters import FilterBank, filter_bank_from_spec
 from forestbridge.errors import ForestError
 from forestbridge.forest import PixelForest
@@ -14,6 +12,7 @@ from forestbridge.graphs.builder import GraphBuilder
 from forestbridge.graphs.deviation import Deviation, measure_fused, onnx_runner
 from forestbridge.graphs.filters import add_filters, image_shape
 from forestbridge.graphs.forest import add_forest
+from forestbridge.prune import drop_unused_filters
 
 
 def export_fused_onnx(forest: PixelForest, path: str | Path, *, image: NDArray[np.float32] | None = None) -> Deviation:
@@ -37,11 +36,11 @@ def export_fused_onnx(forest: PixelForest, path: str | Path, *, image: NDArray[n
         If the path exists, or its folder cannot be written.
     """
     bank = bank_of(forest)
-    filters, pruned = drop_unused_filters(bank, forest)
+    used_bank, pruned = drop_unused_filters(bank, forest)
     ndim = len(bank.spec.axes)
     graph = GraphBuilder("fused")
     raw = graph.input("raw", image_shape(bank.spec.channels, bank.spec.axes))
-    features = add_filters(graph, raw, filters, channels=bank.spec.channels, ndim=ndim)
+    features = add_filters(graph, raw, used_bank.filters, channels=bank.spec.channels, ndim=ndim)
     add_forest(graph, features, pruned, ndim=ndim, output="probabilities")
     graph.output("probabilities", image_shape(forest.n_classes, bank.spec.axes))
     graph.write(path)
@@ -62,22 +61,3 @@ def bank_of(forest: PixelForest) -> FilterBank:
             "export the forest alone"
         )
     return filter_bank_from_spec(forest.spec)
-
-
-def drop_unused_filters(bank: FilterBank, forest: PixelForest) -> tuple[tuple[Filter, ...], PixelForest]:
-    """Return the filters that the forest looks at (at least one), and the forest over their features alone."""
-    ndim, channels = len(bank.spec.axes), bank.spec.channels
-    used = set(forest.used_features.tolist())
-    filters, kept, start = [], [], 0
-    for f in bank.filters:
-        columns = range(start, start + channels * f.n_outputs(ndim))
-        start = columns.stop
-        if used.intersection(columns):
-            filters.append(f)
-            kept.extend(columns)
-    if not filters:  # every tree is one leaf; the graph still needs an image to know the size of its answer
-        filters, kept = [bank.filters[0]], list(range(channels * bank.filters[0].n_outputs(ndim)))
-    column = np.full(forest.n_features, -1, np.int32)
-    column[kept] = np.arange(len(kept), dtype=np.int32)
-    feature = np.where(forest.feature >= 0, column[forest.feature], np.int32(-1))
-    return tuple(filters), replace(forest, feature=feature, n_features=len(kept), spec=None)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from forestbridge.encoders import filter_kernels as fk
-from forestbridge.encoders.eigenvalues import NEWTON_STEPS
 
 
 class FilterBankModule(nn.Module):
@@ -55,7 +54,7 @@ class FilterBankModule(nn.Module):
     def __init__(self, filters: Sequence[fk.Filter], *, channels: int, ndim: int) -> None:
         super().__init__()
         self.channels = channels
-        self.newton_steps = NEWTON_STEPS
+        self.newton_steps = fk.NEWTON_STEPS
         self.dims, self.pairs, self.reach, self.first = [], [], [], []
         self.presmoothing, self.smoothing, self.inner, self.gradient, self.slope_taps = [], [], [], [], []
         self.presmoothing_change, self.smoothing_change = [], []

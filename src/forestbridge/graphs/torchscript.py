@@ -20,7 +20,8 @@ from forestbridge.files import new_file
 from forestbridge.forest import PixelForest
 from forestbridge.graphs.deviation import Deviation, Runner, measure_filters, measure_forest, measure_fused
 from forestbridge.graphs.forest import forest_input
-from forestbridge.graphs.fused import bank_of, drop_unused_filters
+from forestbridge.graphs.fused import bank_of
+from forestbridge.prune import drop_unused_filters
 from forestbridge.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -116,8 +117,8 @@ def export_fused_torchscript(
 
     bank = bank_of(forest)
     _require_shallow(forest)
-    filters, pruned = drop_unused_filters(bank, forest)
-    filter_module = FilterBankModule(filters, channels=bank.spec.channels, ndim=len(bank.spec.axes))
+    used_bank, pruned = drop_unused_filters(bank, forest)
+    filter_module = FilterBankModule(used_bank.filters, channels=bank.spec.channels, ndim=len(bank.spec.axes))
     run = _write(FusedModule(filter_module, ForestModule(pruned)), path)
     return measure_fused(forest, run, image=image)
 
