@@ -1,5 +1,8 @@
 """The engine decides as scikit-learn does: no label flips, |Δp| ≤ 1e-6 on identical features."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
@@ -8,6 +11,8 @@ from forestbridge import engine
 from forestbridge.assemble import labels_of
 from forestbridge.errors import SpecMismatchError
 from forestbridge.forest import forest_from_sklearn
+from random_forests import oracle_probabilities, random_forest
+from small_line import run_and_measure
 
 TRAIN, TEST = 800, 20_000
 
@@ -77,6 +82,104 @@ def test_same_decisions_as_scikit_learn(seed: int, case: tuple) -> None:
     # order changes from run to run. Everywhere else the label is the same.
     top = np.sort(expected, axis=0)
     assert not flips[top[-1] - top[-2] > 1e-12].any()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 12])
+@pytest.mark.parametrize("pure", [True, False], ids=["pure", "mixed"])
+@pytest.mark.parametrize(("n_trees", "depth"), [(1, 0), (3, 1), (31, 6), (33, 12), (257, 4), (450, 9)])
+def test_nasty_forests(n_trees: int, depth: int, pure: bool, n_classes: int) -> None:
+    """Thresholds that are values of the image, so that pixels lie on them; more trees than a byte counts; constant planes."""
+    rng = np.random.default_rng(n_trees)
+    planes = make_features("integers", 70 * 90, 8, rng).T.reshape(8, 70, 90).copy()
+    planes[3] = 7.0
+    planes[4] = np.abs(planes[4]) * np.float32(1e-41)  # below the normal numbers
+    planes[5, :, :45] = np.float32(3e38)
+    forest = random_forest(planes, seed=n_trees, n_trees=n_trees, depth=depth, n_classes=n_classes, pure=pure)
+    expected = oracle_probabilities(forest, planes)
+    found = engine.predict(forest, planes)
+    assert np.abs(found - expected).max() <= 1e-6
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-6)
+    if pure:  # whole numbers of votes: ties are ties
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
+        np.testing.assert_array_equal(engine.predict_labels(forest, planes), expected.argmax(axis=0) + 1)
+
+
+def test_a_deep_forest_on_noise() -> None:
+    """Every pixel a label and no two alike: packets of single pixels, and trees of 40 levels."""
+    rng = np.random.default_rng(1)
+    x = np.cumsum(rng.normal(size=(6000, 5)), axis=0).astype(np.float32)
+    rf = RandomForestClassifier(20, random_state=1, n_jobs=2).fit(x, rng.integers(4, size=len(x)))
+    forest = forest_from_sklearn(rf)
+    assert forest.depth() > 20
+    rows = rng.permutation(x).T.copy()
+    assert np.abs(engine.predict(forest, rows) - rf.predict_proba(rows.T).T).max() <= 1e-6
+    np.testing.assert_array_equal(engine.predict_labels(forest, rows), rf.predict(rows.T))
+
+
+def test_the_order_of_trees_changes_no_bit() -> None:
+    """Votes are whole numbers. scikit-learn's own sums change with the order in which its threads are done."""
+    planes = np.random.default_rng(0).normal(size=(5, 40, 50)).astype(np.float32)
+    forest = random_forest(planes, seed=0, n_trees=60, depth=7)
+    ends = [*forest.roots[1:], len(forest.feature)]
+    trees = [slice(int(a), int(b)) for a, b in zip(forest.roots, ends, strict=True)][::-1]
+    shift = np.concatenate(
+        [
+            np.full(t.stop - t.start, at - t.start)
+            for t, at in zip(trees, np.cumsum([0] + [t.stop - t.start for t in trees]))
+        ]
+    )
+    order = np.concatenate([np.arange(t.start, t.stop) for t in trees])
+    split = forest.feature[order] >= 0
+    turned = replace(
+        forest,
+        feature=forest.feature[order],
+        threshold=forest.threshold[order],
+        left=(forest.left[order] + np.where(split, shift, 0)).astype(np.int32),
+        roots=np.cumsum([0] + [t.stop - t.start for t in trees[:-1]]).astype(np.int32),
+    )
+    np.testing.assert_array_equal(engine.predict(turned, planes), engine.predict(forest, planes))
+
+
+@pytest.mark.parametrize(("y", "x"), [(0, 1), (5, 0), (13, 29)])
+def test_where_tiles_begin_changes_no_bit(y: int, x: int) -> None:
+    planes = np.random.default_rng(0).normal(size=(7, 83, 97)).astype(np.float32)
+    forest = random_forest(planes, seed=6, n_trees=80, depth=8)
+    whole = engine.predict(forest, planes)
+    np.testing.assert_array_equal(engine.predict(forest, planes[:, y:, x:]), whole[:, y:, x:])
+
+
+def test_threads() -> None:
+    planes = np.random.default_rng(0).normal(size=(7, 300, 97)).astype(np.float32)
+    forest = random_forest(planes, seed=6, n_trees=10, depth=8)
+    expected = engine.predict(forest, planes, threads=1)
+    for threads in (2, 3, 8, None):
+        np.testing.assert_array_equal(engine.predict(forest, planes, threads=threads), expected)
+    with pytest.raises(ValueError, match=r"expected at least one thread, found 0; leave it out to use all \d+ cores"):
+        engine.predict(forest, planes, threads=0)
+
+
+PEAK = """
+import sys
+import numpy as np
+from forestbridge import engine, load_forest
+from small_line import peak_memory
+folder = sys.argv[1]
+forest = load_forest(folder + "/some.forest")
+cells = np.load(folder + "/cells.npy")
+engine.predict_labels(forest, [cells[:, :4, :4]], shape=(64, 64))  # loads and compiles everything
+before = peak_memory()
+labels = engine.predict_labels(forest, [cells], shape=(cells.shape[1] * 16, cells.shape[2] * 16), threads=2)
+print(before, peak_memory() - labels.nbytes / 2**20)
+"""
+
+
+def test_scratch_memory_is_bounded(tmp_path: Path) -> None:
+    """256 features of 16 Mpx would be 17 GB as a matrix; the labels alone are 16 MiB."""
+    cells = np.random.default_rng(0).normal(size=(256, 256, 256)).astype(np.float16)
+    np.save(tmp_path / "cells.npy", cells)
+    random_forest(cells[:, :9, :9].astype(np.float32), seed=0, n_trees=20, depth=5).save(tmp_path / "some.forest")
+    before, after = run_and_measure(PEAK, tmp_path)
+    assert after - before < 40
 
 
 def test_shapes_and_views() -> None:

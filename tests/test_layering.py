@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "forestbridge"
 ORDER = [
     "errors",
     "files",
+    "threads",
     "compiled",
     "spec",
     "tiles",
@@ -25,7 +26,6 @@ ORDER = [
     "extract",
     "forest",
     "prune",
-    "engine_kernel",
     "engine",
     "train",
     "assemble",

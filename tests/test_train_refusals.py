@@ -103,7 +103,7 @@ def test_bad_pixels_are_refused_where_training_looks() -> None:
     labels[:20, :20] = two_halves()
     image = Image(pixels, "YX", pixel_size={}, source="holes.tif")
     assert train([(image, labels)], encoder=ENCODER, n_trees=2).n_trees == 2  # in a tile that is not asked for
-    labels[560, 5] = 2
+    labels[585, 5] = 2
     with pytest.raises(ImageError, match=r"holes\.tif: expected finite pixels, found 1 NaN.* y=590 x=3; .*--nan VALUE"):
         train([(image, labels)], encoder=ENCODER)
     filled = Image(pixels, "YX", pixel_size={}, nan=0.0)

@@ -1,22 +1,33 @@
-"""An image or a store, and a forest, to class probabilities: in memory, or tile by tile into a file."""
+"""An image or a store, and a forest, to class probabilities: in memory, or tile by tile into a file.
 
-from collections.abc import Callable, Iterator
+Each thread reads a tile, computes the features that the forest looks at, classifies them, and takes the next tile; meanwhile the
+calling thread puts the results together. The features of a whole image are never in memory.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge import engine
 from forestbridge.assemble import Classes, Kind, Piece, assemble
-from forestbridge.encoders.base import encoder_from_spec
-from forestbridge.encoders.features import as_source, check_image, encode_tiles, plan, spatial_shape, work_units
+from forestbridge.encoders.base import Encoder, encoder_from_spec
+from forestbridge.encoders.features import TileOfImage, as_source, check_image, encode_tile, tiles_of
+from forestbridge.encoders.filters import FilterBank
+from forestbridge.engine import MapPart
 from forestbridge.errors import ForestError, StoreError
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
-from forestbridge.image import Image
-from forestbridge.spec import EncoderSpec, require_same_spec
+from forestbridge.image import Image, ImageShape
+from forestbridge.prune import drop_unused_filters
+from forestbridge.spec import EncoderSpec, MapSpec, require_same_spec
 from forestbridge.stores import FeatureStore
+from forestbridge.threads import check_threads, in_order
+from forestbridge.tiles import cell_window
 
 Progress = Callable[[int, int], None]
 """Called with the tiles done and the tiles in all."""
@@ -29,6 +40,7 @@ def predict(
     kind: Kind = "probabilities",
     out: str | Path | None = None,
     overwrite: bool = False,
+    jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Any:
     """Classify every pixel of an image.
@@ -47,6 +59,8 @@ def predict(
         is returned.
     overwrite
         Whether `out` may replace a file.
+    jobs
+        Tiles that are worked on at the same time; all cores by default. The result does not depend on it.
     progress
         Told after each tile.
 
@@ -60,36 +74,147 @@ def predict(
     ------
     ImageError, StoreError, ForestError, OutputExistsError
         If the image, store and forest do not fit together, the store is not done, or the output exists.
+    ValueError
+        If the kind is not known, or `jobs` is below 1.
     """
     if forest.spec is None:
         raise ForestError(
             "expected a forest with the spec of its features, found one without; use forestbridge.engine.predict on your own features"
         )
+    check_threads(jobs)
     if out is not None:
         check_output(out, overwrite=overwrite)
     source = as_source(source)
     if isinstance(source, Image):
         image = source
         check_image(forest.spec, image)
-        pieces = _predict_image(image, forest, forest.spec, progress)
+        pieces = _predict_image(image, encoder_from_spec(forest.spec), forest, jobs, progress)
     else:
         image = source.image
         _check_store(source, forest.spec)
-        pieces = _predict_store(source, forest, forest.spec, progress)
+        pieces = _predict_store(source, forest, jobs, progress)
     classes = Classes(forest.classes, forest.names, forest.colours)
     provenance = {"encoder": str(forest.spec), "image": image.source}
     return assemble(pieces, image, classes, kind=kind, out=out, overwrite=overwrite, provenance=provenance)
 
 
-def _predict_image(image: Image, forest: PixelForest, spec: EncoderSpec, progress: Progress | None) -> Iterator[Piece]:
-    encoder = encoder_from_spec(spec)
-    units = work_units(spec, image)
-    n_tiles = len(plan(spec, spatial_shape(spec, image)))
-    for u, (t, z) in enumerate(units):
-        for n, (tile, maps) in enumerate(encode_tiles(image, encoder, t=t, z=z)):
-            yield Piece(t, z, tile.core, engine.predict(forest, np.concatenate(maps)))
-            if progress:
-                progress(u * n_tiles + n + 1, len(units) * n_tiles)
+def _predict_image(
+    image: Image, encoder: Encoder, forest: PixelForest, jobs: int | None, progress: Progress | None
+) -> Iterator[Piece]:
+    if not all(m.is_plain for m in encoder.spec.maps):
+        yield from _predict_bands(image, encoder, forest, jobs, progress)
+        return
+    if isinstance(encoder, FilterBank):
+        encoder, forest = drop_unused_filters(encoder, forest)
+
+    def work(piece: TileOfImage) -> Piece:
+        maps = encode_tile(image, encoder, piece)
+        planes = maps[0] if len(maps) == 1 else np.concatenate(maps)
+        stored = planes.astype(encoder.spec.dtype, copy=False)  # the forest was trained on stored values
+        return Piece(piece.t, piece.z, piece.tile.core, engine.predict(forest, stored, threads=1))
+
+    tiles = tiles_of(encoder.spec, image)
+    yield from _told(in_order(work, tiles, jobs), len(tiles), progress)
+
+
+def _told(pieces: Iterator[Piece], total: int, progress: Progress | None) -> Iterator[Piece]:
+    """Yield pieces, and tell the progress when the next one is asked for: then the last one is written."""
+    for done, piece in enumerate(pieces, 1):
+        yield piece
+        if progress:
+            progress(done, total)
+
+
+class _Band(NamedTuple):
+    """A row of tiles: its pixels, and for each map its (F, rows, columns) or (F, z, rows, columns) cells in the stored dtype."""
+
+    core: tuple[slice, ...]
+    maps: tuple[NDArray, ...]
+
+
+def _predict_bands(
+    image: Image, encoder: Encoder, forest: PixelForest, jobs: int | None, progress: Progress | None
+) -> Iterator[Piece]:
+    """Predict from maps with a stride. A pixel at the end of a tile lies between cells of two tiles: three rows of tiles are kept."""
+    tiles = tiles_of(encoder.spec, image)
+
+    def pieces() -> Iterator[Piece]:
+        for _, slab in groupby(tiles, key=lambda piece: (piece.t, piece.z, piece.tile.core[:-2])):
+            rows = [list(row) for _, row in groupby(slab, key=lambda piece: piece.tile.core[:-1])]
+            bands = (_encode_band(image, encoder, row, jobs) for row in rows)
+            for row, neighbours in zip(rows, _with_neighbours(bands), strict=True):
+                maps = [np.concatenate(cells, axis=-2) for cells in zip(*(b.maps for b in neighbours), strict=True)]
+                top = neighbours[0].core[-2].start
+
+                def work(piece: TileOfImage, maps: list[NDArray] = maps, top: int = top) -> Piece:
+                    parts = [
+                        _part(m, cells, image, (m.n_cells(top), 0))
+                        for m, cells in zip(encoder.spec.maps, maps, strict=True)
+                    ]
+                    return Piece(piece.t, piece.z, piece.tile.core, _classify(forest, parts, piece.tile.core))
+
+                yield from in_order(work, row, jobs)
+
+    yield from _told(pieces(), len(tiles), progress)
+
+
+def _encode_band(image: Image, encoder: Encoder, row: Sequence[TileOfImage], jobs: int | None) -> _Band:
+    maps = list(in_order(partial(encode_tile, image, encoder), row, jobs))  # per tile, one array per map
+    joined = tuple(np.concatenate(m, axis=-1).astype(encoder.spec.dtype, copy=False) for m in zip(*maps, strict=True))
+    return _Band(row[0].tile.core, joined)
+
+
+def _with_neighbours(bands: Iterator[_Band]) -> Iterator[list[_Band]]:
+    """Yield each band with the one above and the one below it, as far as there are any."""
+    window = [next(bands)]
+    for band in bands:
+        window.append(band)
+        yield window[:]
+        window = window[-2:]
+    yield window
+
+
+def _predict_store(
+    store: FeatureStore, forest: PixelForest, jobs: int | None, progress: Progress | None
+) -> Iterator[Piece]:
+    def work(piece: TileOfImage) -> Piece:
+        parts = [_read_part(store, m, piece) for m in store.spec.maps]
+        return Piece(piece.t, piece.z, piece.tile.core, _classify(forest, parts, piece.tile.core))
+
+    tiles = tiles_of(store.spec, store.image)
+    yield from _told(in_order(work, tiles, jobs), len(tiles), progress)
+
+
+def _read_part(store: FeatureStore, m: MapSpec, piece: TileOfImage) -> MapPart:
+    """Read the cells that the pixels of a tile lie between."""
+    sizes, core = store.image.sizes, piece.tile.core
+    rows, columns = (
+        cell_window(pixels, m.stride, m.offset, m.n_cells(sizes[axis]))
+        for pixels, axis in zip(core[-2:], "YX", strict=True)
+    )
+    cells = store.read_map(m.name, t=piece.t, z=piece.z or 0, spatial=(*core[:-2], rows, columns))
+    return _part(m, cells, store.image, (rows.start, columns.start))
+
+
+def _part(m: MapSpec, cells: NDArray, image: ImageShape, first: tuple[int, int]) -> MapPart:
+    """Return a part of a map, (F, rows, columns) or (F, z, rows, columns), with its place in the image."""
+    size = (m.n_cells(image.sizes["Y"]), m.n_cells(image.sizes["X"]))
+    return MapPart(cells, (m.stride, m.stride), (m.offset, m.offset), size, first)
+
+
+def _classify(forest: PixelForest, parts: Sequence[MapPart], core: tuple[slice, ...]) -> NDArray[np.float32]:
+    """Return the (K, y, x) or (K, z, y, x) probabilities of a core."""
+    engine.require_finite(parts, threads=1)
+    *planes, y, x = core
+    result = np.empty((forest.n_classes, y.stop - y.start, x.stop - x.start), np.float32)
+    if not planes:
+        engine.predict_block(forest, parts, (y, x), result)
+        return result
+    stack = []
+    for z in range(planes[0].stop - planes[0].start):
+        engine.predict_block(forest, [p._replace(cells=p.cells[:, z]) for p in parts], (y, x), result)
+        stack.append(result.copy())
+    return np.stack(stack, axis=1)
 
 
 def _check_store(store: FeatureStore, spec: EncoderSpec) -> None:
@@ -106,16 +231,3 @@ def _check_store(store: FeatureStore, spec: EncoderSpec) -> None:
             f"expected the features of the whole image in {store.path}, found {len(missing)} shards missing, the first "
             f"{missing[0]}; run extract again, it computes the rest"
         )
-
-
-def _predict_store(
-    store: FeatureStore, forest: PixelForest, spec: EncoderSpec, progress: Progress | None
-) -> Iterator[Piece]:
-    units = work_units(spec, store.image)
-    tiles = plan(spec, spatial_shape(spec, store.image))
-    for u, (t, z) in enumerate(units):
-        for n, tile in enumerate(tiles):
-            maps = [store.read_map(m.name, t=t, z=z or 0, spatial=tile.core) for m in spec.maps]
-            yield Piece(t, z, tile.core, engine.predict(forest, np.concatenate(maps)))
-            if progress:
-                progress(u * len(tiles) + n + 1, len(units) * len(tiles))

@@ -6,6 +6,7 @@ with the fields that differ. Compute device, batch size and thread count are pro
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
@@ -41,6 +42,15 @@ class MapSpec:
         # 16 and 16.0 are one stride, but two texts in JSON, and so would be two fingerprints.
         object.__setattr__(self, "stride", float(self.stride))
         object.__setattr__(self, "offset", float(self.offset))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its cells are the pixels."""
+        return self.stride == 1 and self.offset == 0
+
+    def n_cells(self, pixels: int) -> int:
+        """Return how many cells cover `pixels` along y or x."""
+        return math.ceil(pixels / self.stride)
 
 
 @dataclass(frozen=True)

@@ -131,3 +131,17 @@ def interpolation_cells(
     first = np.floor(cell).astype(np.intp)
     second = np.minimum(first + 1, size - 1)
     return first, second, (cell - first).astype(np.float32)
+
+
+def cell_window(pixels: slice, stride: float, offset: float, size: int) -> slice:
+    """Return the cells of one axis that pixels lie between.
+
+    Parameters
+    ----------
+    pixels
+        Start and stop in the image.
+    stride, offset, size
+        Of the map, as in `interpolation_cells`.
+    """
+    first, second, _ = interpolation_cells(np.array([pixels.start, pixels.stop - 1]), stride, offset, size)
+    return slice(int(first[0]), int(second[1]) + 1)

@@ -1,7 +1,8 @@
 """From images to features: tile by tile, at single pixels, or a whole plane in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,12 @@ from forestbridge.errors import ImageError
 from forestbridge.image import Image, ImageShape, as_image
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import FeatureStore
+from forestbridge.threads import for_each
 from forestbridge.tiles import Tile, plan_tiles
 
-CORE = {"yx": (256, 256), "zyx": (32, 128, 128)}
-"""Core of a tile for encoders whose values do not depend on it: with 49 float32 features 13 MB, with 61 in 3D 128 MB."""
+CORE = {"yx": (64, 512), "zyx": (16, 64, 128)}
+"""Core of a tile for encoders whose values do not depend on it: with 49 float32 features 6 MB, with 61 in 3D 32 MB. Small, because each
+thread holds one; and wide, because a row of pixels is what the filters work on."""
 
 MIN_PLANES_3D = 3
 """Filters along z need as many planes; with fewer, ilastik silently computes them in 2D, which changes the features' number."""
@@ -67,27 +70,24 @@ def spatial_shape(spec: EncoderSpec, image: ImageShape) -> tuple[int, ...]:
     return tuple(image.sizes[a.upper()] for a in spec.axes)
 
 
-def encode_tiles(
-    image: Image, encoder: Encoder, *, t: int, z: int | None, tiles: Sequence[Tile] | None = None
-) -> Iterator[tuple[Tile, tuple[NDArray[np.float32], ...]]]:
-    """Yield each core of one plane (or one stack, for 3D encoders) with its maps.
+class TileOfImage(NamedTuple):
+    """A tile of one plane, or for 3D encoders of one stack; z is None for these."""
 
-    Parameters
-    ----------
-    t, z
-        Which plane; z is None for 3D encoders.
-    tiles
-        Some of the plan's tiles; all of them by default.
+    t: int
+    z: int | None
+    tile: Tile
 
-    Yields
-    ------
-    tile, maps
-        Where it lands in the image, and one (F, ...) float32 array per map, covering the core at the map's stride.
-    """
-    shape = spatial_shape(encoder.spec, image)
-    for tile in plan(encoder.spec, shape) if tiles is None else tiles:
-        image_slices, tile_core = tile.inside(shape)
-        yield tile, encoder.encode(image.region(image_slices, t=t, z=z), tile_core)
+
+def tiles_of(spec: EncoderSpec, image: ImageShape) -> list[TileOfImage]:
+    """Return all tiles of an image: plane by plane, row by row."""
+    tiles = plan(spec, spatial_shape(spec, image))
+    return [TileOfImage(t, z, tile) for t, z in work_units(spec, image) for tile in tiles]
+
+
+def encode_tile(image: Image, encoder: Encoder, piece: TileOfImage) -> tuple[NDArray[np.float32], ...]:
+    """Return one (F, ...) float32 array per map, covering the tile's core at the map's stride."""
+    image_slices, tile_core = piece.tile.inside(spatial_shape(encoder.spec, image))
+    return encoder.encode(image.region(image_slices, t=piece.t, z=piece.z), tile_core)
 
 
 def plan(spec: EncoderSpec, shape: Sequence[int]) -> list[Tile]:
@@ -95,7 +95,7 @@ def plan(spec: EncoderSpec, shape: Sequence[int]) -> list[Tile]:
     return list(plan_tiles(shape, spec.tile or CORE[spec.axes], spec.halo))
 
 
-def features(image: Image | NDArray, encoder: Encoder) -> NDArray[np.float32]:
+def features(image: Image | NDArray, encoder: Encoder, *, threads: int | None = None) -> NDArray[np.float32]:
     """Return all features of one plane or stack, everything in memory: for notebooks and tests.
 
     Parameters
@@ -104,6 +104,8 @@ def features(image: Image | NDArray, encoder: Encoder) -> NDArray[np.float32]:
         An image of one frame, or an array (Y, X), (C, Y, X) or (C, Z, Y, X).
     encoder
         Any encoder whose maps have stride 1.
+    threads
+        Tiles that are computed at the same time; all cores by default.
 
     Returns
     -------
@@ -121,20 +123,29 @@ def features(image: Image | NDArray, encoder: Encoder) -> NDArray[np.float32]:
         raise ImageError(f"{image.source}: expected one frame, found {image.sizes['T']}; use extract for a series")
     sizes = image.sizes
     result = np.empty((encoder.spec.n_features, sizes["Z"], sizes["Y"], sizes["X"]), np.float32)
-    for t, z in work_units(encoder.spec, image):
-        target = result if z is None else result[:, z]
-        for tile, maps in encode_tiles(image, encoder, t=t, z=z):
-            target[(slice(None), *tile.core)] = np.concatenate(maps)
+
+    def work(piece: TileOfImage) -> None:
+        target = result if piece.z is None else result[:, piece.z]
+        first = 0
+        for values in encode_tile(image, encoder, piece):
+            target[(slice(first, first + len(values)), *piece.tile.core)] = values
+            first += len(values)
+
+    for_each(work, tiles_of(encoder.spec, image), threads)
     return result if "Z" in image.axes else result[:, 0]
 
 
-def features_at(image: Image, encoder: Encoder, points: NDArray[np.integer]) -> NDArray[np.float32]:
+def features_at(
+    image: Image, encoder: Encoder, points: NDArray[np.integer], *, threads: int | None = None
+) -> NDArray[np.float32]:
     """Return the features at some pixels; only the tiles that hold one are computed.
 
     Parameters
     ----------
     points
         (N, 4) pixels as (t, z, y, x).
+    threads
+        Tiles that are computed at the same time; all cores by default.
 
     Returns
     -------
@@ -143,16 +154,16 @@ def features_at(image: Image, encoder: Encoder, points: NDArray[np.integer]) -> 
     """
     check_image(encoder.spec, image)
     result = np.empty((len(points), encoder.spec.n_features), np.float32)
-    tiles = plan(encoder.spec, spatial_shape(encoder.spec, image))
-    for t, z in work_units(encoder.spec, image):
-        in_unit = (points[:, 0] == t) & ((points[:, 1] == z) if z is not None else True)
-        position = points[:, 2:] if z is not None else points[:, 1:]  # (N, 2) or (N, 3)
-        for tile in tiles:
-            start, stop = np.array([(c.start, c.stop) for c in tile.core]).T
-            chosen = np.flatnonzero(in_unit & ((position >= start) & (position < stop)).all(axis=1))
-            if not len(chosen):
-                continue
-            [(_, maps)] = encode_tiles(image, encoder, t=t, z=z, tiles=[tile])
+
+    def work(piece: TileOfImage) -> None:
+        in_unit = (points[:, 0] == piece.t) & ((points[:, 1] == piece.z) if piece.z is not None else True)
+        position = points[:, 2:] if piece.z is not None else points[:, 1:]  # (N, 2) or (N, 3)
+        start, stop = np.array([(c.start, c.stop) for c in piece.tile.core]).T
+        chosen = np.flatnonzero(in_unit & ((position >= start) & (position < stop)).all(axis=1))
+        if len(chosen):
+            maps = encode_tile(image, encoder, piece)
             place = tuple((position[chosen] - start).T)  # one index array per spatial axis
             result[chosen] = np.concatenate([m[(slice(None), *place)] for m in maps]).T  # (F, n) -> (n, F)
+
+    for_each(work, tiles_of(encoder.spec, image), threads)
     return result

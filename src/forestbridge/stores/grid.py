@@ -205,7 +205,7 @@ def _plan_map(spec: EncoderSpec, m: MapSpec, image: ImageFacts, core: tuple[int,
     chunk = {a: _nearest_divisor(n, wanted[a]) for a, n in shard.items()}
     features = {"c": len(m.channels)}
     pixels = {a.lower(): n for a, n in image.sizes.items()}
-    shape = pixels | {a: math.ceil(pixels[a] / m.stride) for a in "yx"} | features
+    shape = pixels | {a: m.n_cells(pixels[a]) for a in "yx"} | features
     one = dict.fromkeys(axes, 1)
     return MapGrid(
         spec=m,

@@ -1,0 +1,5 @@
+"""Forest prediction. `walk` explains how it is fast, `blocks` is what callers use."""
+
+from forestbridge.engine.blocks import MapPart, predict, predict_block, predict_labels, require_finite
+
+__all__ = ["MapPart", "predict", "predict_block", "predict_labels", "require_finite"]
