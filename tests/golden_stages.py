@@ -58,7 +58,9 @@ def compute_features(case: str, image: NDArray) -> NDArray[np.float32]:
 
 def compute_forest(case: str, image: NDArray, labels: NDArray, frozen: NDArray[np.float32]) -> PixelForest:
     """Return the forest trained on frozen features."""
-    return train([(image, labels)], encoder=FrozenEncoder(encoder(case).spec, frozen), n_trees=5, max_depth=4)
+    return train(
+        [(image, labels)], encoder=FrozenEncoder(encoder(case).spec, frozen), n_trees=5, max_depth=4, engine="sklearn"
+    )
 
 
 def compute_probabilities(forest: PixelForest, frozen: NDArray[np.float32]) -> NDArray[np.float32]:

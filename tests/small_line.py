@@ -47,7 +47,10 @@ def small_forest(kind: str = "cells") -> PixelForest:
     """Return the forest of a phantom: "cells" (one channel), "stained" (three), "stack" (3D filters)."""
     picture: Phantom = {"cells": CELLS, "stained": STAINED, "stack": STACK}[kind]
     encoder = small_encoder(channels=3 if kind == "stained" else 1, volume=kind == "stack")
-    return train([(picture.image, picture.scribbles)], encoder=encoder, n_trees=10, names=picture.names)
+    pairs = [(picture.image, picture.scribbles)]
+    return train(
+        pairs, encoder=encoder, n_trees=10, names=picture.names, engine="sklearn"
+    )  # whatever else is installed
 
 
 def noise(axes: str, shape: tuple[int, ...], *, seed: int = 0) -> Image:

@@ -303,6 +303,7 @@ ROWS: list[tuple[str, int, str]] = [
     ),
     (f"{PREDICT} good.zip", 2, r"expected a forest \(.forest\) for --forest, found good.zip; give it with --package"),
     (f"{RUN} a.forest", 2, r"expected a package \(.zip\) for --package, found a.forest; give it with --forest"),
+    (f"{RUN} good.zip --jobs 2", 2, r"expected --jobs with --forest only, found --package; leave it out: onnxruntime"),
     (f"{PREDICT} a.forest --tile 64", 2, r"expected --tile with --package only, found --forest; leave it out"),
     (
         f"{STORE.format('a')} --axes YX",

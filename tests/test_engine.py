@@ -10,7 +10,7 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from forestbridge import engine
 from forestbridge.assemble import labels_of
 from forestbridge.errors import SpecMismatchError
-from forestbridge.forest import forest_from_sklearn
+from forestbridge.sklearn_forest import forest_from_sklearn
 from random_forests import oracle_probabilities, random_forest
 from small_line import run_and_measure
 

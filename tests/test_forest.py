@@ -13,7 +13,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from forestbridge.encoders import open_encoder
 from forestbridge.errors import ForestError, OutputExistsError, ResourceError
-from forestbridge.forest import TENSORS, PixelForest, floor_float32, forest_from_sklearn, load_forest
+from forestbridge.forest import TENSORS, PixelForest, load_forest
+from forestbridge.sklearn_forest import floor_float32, forest_from_sklearn
 
 SELECTION = {"GaussianSmoothing": [0.3, 1.0], "StructureTensorEigenvalues": [1.6]}
 

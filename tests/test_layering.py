@@ -25,6 +25,8 @@ ORDER = [
     "encoders",
     "extract",
     "forest",
+    "sklearn_forest",
+    "intelex",
     "prune",
     "engine",
     "train",

@@ -1,6 +1,7 @@
 """From scribbles to a forest: the settings reach scikit-learn, every route gives the same trees, and the summary is right."""
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ class Recorded(sklearn.ensemble.RandomForestClassifier):
 
 @pytest.fixture
 def fitted(monkeypatch: pytest.MonkeyPatch) -> list:
+    monkeypatch.setattr(sys.modules["forestbridge.train"], "find_spec", lambda _: None)  # without scikit-learn-intelex
     monkeypatch.setattr(sklearn.ensemble, "RandomForestClassifier", Recorded)
     monkeypatch.setattr(Recorded, "fitted", [])
     return Recorded.fitted
@@ -110,9 +112,9 @@ def test_overrides(asked: int | None, depth: int | None, fitted: list) -> None:
 @pytest.mark.parametrize(
     ("pixels", "share"),
     [
-        ((20, 20), 1.0),  # fewer pixels than 600: all of them
-        ((1000, 1000), 0.3),  # 600 of 2000
-        ((9_000, 3_000), 0.1),  # a tenth is more than 600, with 300 of the rarest class
+        ((20, 20), 1.0),  # fewer pixels than 1000: all of them
+        ((1000, 1000), 0.5),  # 1000 of 2000
+        ((9_000, 3_000), 0.1),  # a tenth is more than 1000, with 300 of the rarest class
         ((9_900, 100), 0.5),  # 50 of the rarest class
         ((9_990, 10), 1.0),  # fewer than 50 of the rarest class: all of them
     ],

@@ -7,13 +7,14 @@ from forestbridge.archive import inspect_package
 from forestbridge.encoders import features, open_encoder
 from forestbridge.errors import ForestbridgeError
 from forestbridge.extract import extract
-from forestbridge.forest import PixelForest, forest_from_sklearn, load_forest
+from forestbridge.forest import PixelForest, load_forest
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
 from forestbridge.package import About, check_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
 from forestbridge.runner import open_package
+from forestbridge.sklearn_forest import forest_from_sklearn
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import open_store, verify_store
 from forestbridge.train import train

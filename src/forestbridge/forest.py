@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -265,111 +265,6 @@ def _check_structure(forest: PixelForest, path: Path) -> None:
     require(len(np.unique(children)) == len(children) == n - len(roots), "every node but the roots to have one parent")
     require(not np.isin(roots, children).any(), "roots without a parent")
     require(bool(((left[~split] >= 0) & (left[~split] < len(leaves))).all()), "leaf rows inside the leaf matrix")
-
-
-def forest_from_sklearn(
-    rf: Any,
-    spec: EncoderSpec | None = None,
-    names: Sequence[str] | None = None,
-    *,
-    colours: Sequence[str] | None = None,
-) -> PixelForest:
-    """Wrap a fitted scikit-learn forest.
-
-    Parameters
-    ----------
-    rf
-        A fitted ``RandomForestClassifier`` or ``ExtraTreesClassifier`` of one output. Integer classes are kept as label values;
-        other classes become 1..K and give the names.
-    spec
-        Encoder of its features, if forestbridge made them.
-    names, colours
-        One per class; by default "class <value>" and a fixed cycle of colours.
-
-    Raises
-    ------
-    ForestError
-        If it is not such a forest, is not fitted, or its number of features is not the spec's.
-    ValueError
-        If the number of names or colours is not the number of classes.
-    """
-    from sklearn import __version__ as sklearn_version
-
-    from forestbridge.labels import DEFAULT_COLOURS
-
-    trees = getattr(rf, "estimators_", None)
-    if (
-        not trees
-        or not all(hasattr(t, "tree_") and hasattr(t, "classes_") for t in trees)
-        or getattr(rf, "n_outputs_", 0) != 1
-    ):
-        raise ForestError(
-            f"expected a fitted RandomForestClassifier or ExtraTreesClassifier of one output, found {type(rf).__name__}; fit it first"
-        )
-    if spec is not None and spec.n_features != rf.n_features_in_:
-        raise ForestError(
-            f"expected a forest over the {spec.n_features} features of {spec}, found one over {rf.n_features_in_}"
-        )
-    integer = np.issubdtype(np.asarray(rf.classes_).dtype, np.integer) and min(rf.classes_) >= 0
-    classes = tuple(int(c) for c in rf.classes_) if integer else tuple(range(1, len(rf.classes_) + 1))
-    if names is None:
-        names = [f"class {c}" for c in classes] if integer else [str(c) for c in rf.classes_]
-    if colours is None:
-        colours = [DEFAULT_COLOURS[i % len(DEFAULT_COLOURS)] for i in range(len(classes))]
-    if len(names) != len(classes) or len(colours) != len(classes):
-        raise ValueError(
-            f"expected {len(classes)} names and colours, one for each of the classes {classes}, found {list(names)} and {list(colours)}"
-        )
-    parts, node, leaf = [], 0, 0
-    for tree in trees:
-        parts.append(_renumber(tree.tree_, first_node=node, first_leaf=leaf))
-        node, leaf = node + len(parts[-1][0]), leaf + len(parts[-1][3])
-    feature, threshold, left, leaves = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return PixelForest(
-        feature=feature,
-        threshold=threshold,
-        left=left,
-        roots=np.cumsum([0] + [len(p[0]) for p in parts[:-1]], dtype=np.int32),
-        leaves=leaves,
-        n_features=int(rf.n_features_in_),
-        classes=classes,
-        names=tuple(names),
-        colours=tuple(colours),
-        spec=spec,
-        training={},
-        versions={"scikit-learn": sklearn_version},
-    )
-
-
-def _renumber(
-    tree: Any, *, first_node: int, first_leaf: int
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
-    """Return feature, threshold, left and leaves of one scikit-learn tree, level by level, so that siblings stand side by side."""
-    levels = [np.zeros(1, np.intp)]
-    while len(parents := levels[-1][tree.children_left[levels[-1]] >= 0]):
-        levels.append(
-            np.stack([tree.children_left[parents], tree.children_right[parents]], axis=1).ravel()
-        )  # (2·P,) left, right, ...
-    old = np.concatenate(levels)
-    new = np.empty(tree.node_count, np.int32)
-    new[old] = np.arange(len(old)) + first_node
-    split = tree.children_left[old] >= 0
-    left = np.empty(len(old), np.int32)
-    left[split] = new[tree.children_left[old[split]]]
-    left[~split] = np.arange(np.count_nonzero(~split)) + first_leaf
-    value = tree.value[old[~split], 0, :]  # (leaves, K) fractions, or counts before scikit-learn 1.3
-    return (
-        np.where(split, tree.feature[old], -1).astype(np.int32),
-        np.where(split, floor_float32(tree.threshold[old]), np.float32(0)),
-        left,
-        (value / value.sum(axis=1, keepdims=True)).astype(np.float32),
-    )
-
-
-def floor_float32(threshold: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the largest float32 ≤ each threshold: for float32 x, x ≤ threshold holds for both or for neither."""
-    rounded = threshold.astype(np.float32)
-    return np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
 def with_training(forest: PixelForest, training: Mapping[str, Any], versions: Mapping[str, str]) -> PixelForest:

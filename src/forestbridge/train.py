@@ -1,22 +1,29 @@
 """Scribbles and features in, a forest out: collect the labelled pixels, fit, and say how well it went.
 
-The matrix is float32 and holds the labelled pixels only. Trees are grown by scikit-learn.
+The matrix is float32 and holds the labelled pixels only. Trees are grown by scikit-learn, or, several times faster, by
+scikit-learn-intelex where it is installed.
 """
 
 import logging
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.encoders.base import Encoder
 from forestbridge.encoders.features import as_source, features_at
-from forestbridge.forest import PixelForest, forest_from_sklearn, with_training
+from forestbridge.errors import MissingExtraError
+from forestbridge.forest import PixelForest, with_training
 from forestbridge.image import Image
+from forestbridge.intelex import complete_trees
 from forestbridge.labels import Scribbles, as_scribbles, check_scribbles, match_to_image, share_names
+from forestbridge.sklearn_forest import TreeArrays, forest_from_sklearn
 from forestbridge.spec import EncoderSpec, require_same_spec
 from forestbridge.stores import FeatureStore
 
@@ -24,6 +31,11 @@ if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
 log = logging.getLogger(__name__)
+
+Engine = Literal["auto", "sklearn", "sklearnex"]
+"""Who grows the trees: scikit-learn, or scikit-learn-intelex (the extra "intelex"); "auto" takes the latter where it is installed."""
+
+ENGINES: tuple[Engine, ...] = ("auto", "sklearn", "sklearnex")
 
 
 class Preset(NamedTuple):
@@ -48,11 +60,11 @@ PRESETS = {
 }
 """Forest settings by name; `max_features` None is the square root of the number of features, `max_depth` None unlimited."""
 
-SUBSAMPLE_TREE = 600
+SUBSAMPLE_TREE = 1000
 SUBSAMPLE_RAREST = 50
 SUBSAMPLE_LEAST = 0.1
-"""With `subsample`, a tree draws 0.1 of the pixels, but no fewer than 600, nor than make 50 of the rarest class. Scribbled pixels
-resemble their neighbours: on 5,000 pixels × 256 features a tenth trained 8 times faster at equal accuracy."""
+"""With `subsample`, a tree draws 0.1 of the pixels, but no fewer than 1000, nor than make 50 of the rarest class. Scribbled pixels
+resemble their neighbours: what a tree does not draw costs less than 0.005 of accuracy (`docs/benchmarks.md`), 600 did cost more."""
 
 TOP_FEATURES = 10
 
@@ -66,6 +78,7 @@ def train(
     n_trees: int | None = None,
     max_depth: int | None = None,
     names: Sequence[str] | Mapping[int, str] | None = None,
+    engine: Engine = "auto",
 ) -> PixelForest:
     """Train a forest.
 
@@ -85,6 +98,8 @@ def train(
     names
         One for each class that is painted in any of the images, in ascending order of the values, or a mapping from values;
         they replace the names of the scribbles.
+    engine
+        One of `ENGINES`. They draw other random numbers, so that their forests differ; the summary says which one it was.
 
     Returns
     -------
@@ -99,10 +114,13 @@ def train(
     SpecMismatchError
         If the stores were made with different encoders.
     ValueError
-        If the preset is not known, or an image comes without an encoder.
+        If the preset or engine is not known, or an image comes without an encoder.
+    MissingExtraError
+        If scikit-learn-intelex is asked for and not installed.
     """
     if preset not in PRESETS:
         raise ValueError(f"expected one of the presets {', '.join(PRESETS)}, found {preset!r}")
+    chosen_engine = _choose_engine(engine)
     if not pairs:
         raise ValueError("expected at least one pair of image or store and scribbles, found none")
     settings = PRESETS[preset]
@@ -127,9 +145,10 @@ def train(
             f"{where}: all labelled pixels have the same features, so that no class can be told from another: the image has no "
             "contrast there; check that it is the right one"
         )
-    forest = _fit(rows, values, spec, settings, seed=seed)
+    forest = _fit(rows, values, spec, settings, seed=seed, engine=chosen_engine)
     summary = {
         "preset": preset,
+        "engine": chosen_engine,
         "seed": seed,
         "parameters": settings._asdict(),
         "pixels": {str(c): int(np.count_nonzero(values == c)) for c in classes},
@@ -140,8 +159,26 @@ def train(
     for note in notes:
         log.warning(note)
     class_names, colours = scribbles[0].names, scribbles[0].colours  # shared: those of all classes
-    result = forest_from_sklearn(forest, spec, [class_names[c] for c in classes], colours=[colours[c] for c in classes])
-    return with_training(result, summary, {"python": platform.python_version(), "numpy": np.__version__})
+    result = forest_from_sklearn(
+        forest,
+        spec,
+        [class_names[c] for c in classes],
+        colours=[colours[c] for c in classes],
+        trees=_trees_of_intelex(forest, rows, values, settings) if chosen_engine == "sklearnex" else None,
+    )
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    if chosen_engine == "sklearnex":
+        versions["scikit-learn-intelex"] = version("scikit-learn-intelex")
+    return with_training(result, summary, versions)
+
+
+def _choose_engine(engine: Engine) -> Literal["sklearn", "sklearnex"]:
+    if engine not in ENGINES:
+        raise ValueError(f"expected one of the engines {', '.join(ENGINES)}, found {engine!r}")
+    installed = find_spec("sklearnex") is not None
+    if engine == "sklearnex" and not installed:
+        raise MissingExtraError("training with scikit-learn-intelex", "intelex")
+    return "sklearnex" if installed and engine != "sklearn" else "sklearn"
 
 
 def _matched(scribbles: Scribbles, source: Image | FeatureStore) -> Scribbles:
@@ -185,10 +222,16 @@ def _collect(
 
 
 def _fit(
-    rows: NDArray[np.float32], values: NDArray[np.int64], spec: EncoderSpec, settings: Preset, *, seed: int
+    rows: NDArray[np.float32],
+    values: NDArray[np.int64],
+    spec: EncoderSpec,
+    settings: Preset,
+    *,
+    seed: int,
+    engine: Literal["sklearn", "sklearnex"],
 ) -> "RandomForestClassifier":
-    from sklearn.ensemble import RandomForestClassifier
-
+    """Grow a forest on the (N, F) features and (N,) label values of the labelled pixels."""
+    RandomForestClassifier = import_module(f"{engine}.ensemble").RandomForestClassifier  # both take the same arguments
     share = None
     if settings.subsample:
         rarest = np.unique(values, return_counts=True)[1].min()
@@ -199,18 +242,26 @@ def _fit(
         max_depth=settings.max_depth,
         min_samples_split=settings.min_samples_split,
         min_samples_leaf=settings.min_samples_leaf,
-        max_features=max_features,  # pyright: ignore[reportArgumentType]  (scikit-learn's stubs know strings only)
+        max_features=max_features,
         class_weight=settings.class_weight,
         max_samples=share,
         oob_score=True,
         random_state=seed,
         n_jobs=-1,
     )
-    with (
-        warnings.catch_warnings()
-    ):  # few trees leave some pixels without a judge; `_evaluate` counts those that have one
+    with warnings.catch_warnings():
+        # few trees leave some pixels without a judge; `_evaluate` counts those that have one
         warnings.filterwarnings("ignore", message="Some inputs do not have OOB scores", category=UserWarning)
         return forest.fit(rows, values)
+
+
+def _trees_of_intelex(
+    forest: Any, rows: NDArray[np.float32], values: NDArray[np.int64], settings: Preset
+) -> list[TreeArrays]:
+    """Return the trees of scikit-learn-intelex with what they leave open."""
+    classes, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    weights = len(values) / (len(classes) * counts) if settings.class_weight == "balanced" else np.ones(len(classes))
+    return complete_trees(forest, rows, index, weights)
 
 
 def _evaluate(forest: "RandomForestClassifier", values: NDArray[np.int64], spec: EncoderSpec) -> dict[str, Any]:
@@ -226,10 +277,11 @@ def _evaluate(forest: "RandomForestClassifier", values: NDArray[np.int64], spec:
         for truth in forest.classes_
     ]
     right = int(np.trace(np.asarray(confusion)))
-    order = np.argsort(-forest.feature_importances_, kind="stable")[:TOP_FEATURES]
+    importances = forest.feature_importances_  # computed anew at each look
+    order = np.argsort(-importances, kind="stable")[:TOP_FEATURES]
     return {
         "oob_accuracy": right / max(1, int(judged.sum())),
         "oob_confusion": confusion,
         "oob_pixels": int(judged.sum()),
-        "importance": [[spec.feature_names[f], round(float(forest.feature_importances_[f]), 6)] for f in order],
+        "importance": [[spec.feature_names[f], round(float(importances[f]), 6)] for f in order],
     }

@@ -15,7 +15,7 @@ from forestbridge.image.source import shown
 # Markup and emoji codes would eat parts of paths such as "cells[1].tif" and "a:b:c"; wrapping would break them.
 stderr = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-CHATTY = ("httpx", "numba", "matplotlib", "bioimageio", "onnxruntime", "torch")
+CHATTY = ("httpx", "numba", "sklearnex", "matplotlib", "bioimageio", "onnxruntime", "torch")
 """Libraries of which only errors are shown."""
 
 SILENT = "asyncio"

@@ -89,7 +89,8 @@ def print_training(forest: PixelForest, seconds: float) -> None:
     print_table(
         "most important features", ["feature", "importance"], [[n, f"{v:.3f}"] for n, v in training["importance"]]
     )
-    print(f"{forest.n_trees} trees, depth {forest.depth()}, {len(forest.feature)} nodes, {seconds:.1f} s")
+    grown = f"grown by {training['engine']}"
+    print(f"{forest.n_trees} trees, depth {forest.depth()}, {len(forest.feature)} nodes, {grown}, {seconds:.1f} s")
 
 
 def make_stdout_safe() -> None:

@@ -40,6 +40,12 @@ def predict(
     suffix: Annotated[str, typer.Option(help="For several sources: what follows their names.")] = "_probabilities.tif",
     device: Annotated[str | None, typer.Option(help="For packages: cpu (default), cuda, cuda:1 or auto.")] = None,
     tile: Annotated[int | None, typer.Option(min=1, help="For packages: wanted length of a tile in pixels.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", "-j", min=1, help="For forests: tiles worked on at the same time; all cores by default."
+        ),
+    ] = None,
     trust: Trust = None,
     channels: Channels = None,
     axes: Axes = None,
@@ -60,7 +66,7 @@ def predict(
     check_places(sources, places, overwrite=overwrite)
     for place in places.paths:
         result_suffix(place)
-    classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust)
+    classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust, jobs=jobs)
     options = {"reading": Reading(axes, channels, nan, scene), "kind": kind, "json": json}
     pairs = list(zip(sources, places.paths, strict=True))
     if dry_run:
@@ -81,7 +87,8 @@ class Classifier(NamedTuple):
     path: Path
     forest: PixelForest | None
     package: Package | None
-    tile: int | None
+    tile: int | None = None
+    jobs: int | None = None
 
     @property
     def spec(self) -> EncoderSpec | None:
@@ -90,14 +97,20 @@ class Classifier(NamedTuple):
 
 
 def _open_classifier(
-    forest: Path | None, package: Path | None, *, device: str | None, tile: int | None, trust: str | None
+    forest: Path | None,
+    package: Path | None,
+    *,
+    device: str | None,
+    tile: int | None,
+    trust: str | None,
+    jobs: int | None,
 ) -> Classifier:
     """Open what classifies.
 
     Raises
     ------
     ValueError
-        If both or none are given, one is given for the other, or options for packages are given with a forest.
+        If both or none are given, one is given for the other, or options of the one are given with the other.
     """
     if (forest is None) == (package is None):
         found = "none" if forest is None else "both"
@@ -106,13 +119,17 @@ def _open_classifier(
         assert package is not None
         if package.suffix.lower() == ".forest":
             raise ValueError(f"expected a package (.zip) for --package, found {shown(package)}; give it with --forest")
-        return Classifier(package, None, fb.open_package(package, device=device or "cpu", trust=trust), tile)
+        if jobs is not None:
+            raise ValueError(
+                "expected --jobs with --forest only, found --package; leave it out: onnxruntime uses all cores"
+            )
+        return Classifier(package, None, fb.open_package(package, device=device or "cpu", trust=trust), tile=tile)
     if forest.suffix.lower() == ".zip":
         raise ValueError(f"expected a forest (.forest) for --forest, found {shown(forest)}; give it with --package")
     for_packages = {"--device": device, "--tile": tile, "--trust": trust}
     if given := [option for option, value in for_packages.items() if value is not None]:
         raise ValueError(f"expected {', '.join(given)} with --package only, found --forest; leave it out")
-    return Classifier(forest, fb.load_forest(forest), None, None)
+    return Classifier(forest, fb.load_forest(forest), None, jobs=jobs)
 
 
 def _open_source(path: Path, classifier: Classifier, reading: Reading) -> Image | FeatureStore:
@@ -170,7 +187,7 @@ def _predict(
 def _predict_with_forest(source: Image | FeatureStore, classifier: Classifier, options: dict[str, Any]) -> None:
     assert classifier.forest is not None
     try:
-        fb.predict(source, classifier.forest, **options)
+        fb.predict(source, classifier.forest, jobs=classifier.jobs, **options)
     except SpecMismatchError as error:
         image = source.source if isinstance(source, Image) else source.image.source
         raise with_like_line(error, image, classifier.path) from error

@@ -40,7 +40,7 @@ from forestbridge.image import Image, check_same_kind
 from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles, check_scribbles, scribble_stats
 from forestbridge.stores import FeatureStore
-from forestbridge.train import PRESETS
+from forestbridge.train import PRESETS, Engine
 
 Source = Image | FeatureStore
 
@@ -64,6 +64,10 @@ def train(
     n_trees: Annotated[int | None, typer.Option(min=1, help="Number of trees instead of the preset's.")] = None,
     max_depth: Annotated[int | None, typer.Option(min=0, help="Depth instead of the preset's; 0 = unlimited.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all random draws.")] = 0,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="Who grows the trees; auto takes scikit-learn-intelex (sklearnex) where it is installed."),
+    ] = "auto",
     plane: Plane = None,
     ignore: Ignore = None,
     merge: LabelMerge = "refuse",
@@ -99,7 +103,7 @@ def train(
     if dry_run:
         _print_plan(output, scribbles, json=json)
         return
-    settings = {"preset": preset, "seed": seed, "n_trees": n_trees, "max_depth": max_depth}
+    settings = {"preset": preset, "seed": seed, "n_trees": n_trees, "max_depth": max_depth, "engine": engine}
     forest = _train(opened, scribbles, encoder, settings)
     forest.save(output, overwrite=overwrite)
     _print_forest(forest, output, time.perf_counter() - started, json=json)
