@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +37,7 @@ from forestbridge.stores.ome_zarr import (
     shorten,
 )
 from forestbridge.stores.verify import shard_problem, values_hash
+from forestbridge.threads import pool
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def extract(
     progress
         Called after each shard with (done, all).
     jobs
-        Number of shards computed at the same time, in threads.
+        Number of shards computed at the same time, in threads; each takes memory. With one, its blocks are computed in threads.
     resume
         What a user types to go on, for messages; by default a command line with the names of image and store.
 
@@ -230,11 +231,11 @@ def _compute_all(
         return
     waiting = iter(todo)
     running: set[Future[_Result]] = set()
-    with ThreadPoolExecutor(jobs) as pool:
+    with pool(jobs) as workers:
         try:
             while True:
                 for shard in waiting:
-                    running.add(pool.submit(_compute, image, encoder, grid, shard))
+                    running.add(workers.submit(_compute, image, encoder, grid, shard))
                     if len(running) == jobs:
                         break
                 if not running:
@@ -243,7 +244,7 @@ def _compute_all(
                 for future in ready:
                     yield future.result()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            workers.shutdown(wait=True, cancel_futures=True)
 
 
 def _compute(image: Image, encoder: Encoder, grid: StoreGrid, shard: Shard) -> _Result:

@@ -1,6 +1,10 @@
-"""Work in threads: how many there are, pieces in any order, and pieces in order. Compiled code and files release the GIL."""
+"""Work in threads: how many there are, pieces in any order, and pieces in order. Compiled code and files release the GIL.
+
+Work that is done in such a thread already, and would itself be divided, is done where it is: all cores are at work.
+"""
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +12,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_here = threading.local()
+"""`_here.is_worker` is set in the threads of a `pool`."""
 
 
 def cores() -> int:
@@ -31,6 +38,15 @@ def check_threads(threads: int | None) -> int:
     return threads or cores()
 
 
+def pool(threads: int) -> ThreadPoolExecutor:
+    """Return a pool of threads that do not divide their work any further."""
+
+    def mark() -> None:
+        _here.is_worker = True
+
+    return ThreadPoolExecutor(threads, thread_name_prefix="forestbridge", initializer=mark)
+
+
 def for_each(work: Callable[[T], object], items: Iterable[T], threads: int | None = None) -> None:
     """Do `work` on every item, in any order; the first error ends it."""
     for _ in in_order(work, items, threads):
@@ -44,17 +60,17 @@ def in_order(work: Callable[[T], R], items: Iterable[T], threads: int | None = N
     early, what has not begun is not begun, and what is at work is waited for.
     """
     threads = check_threads(threads)
-    if threads == 1:
+    if threads == 1 or getattr(_here, "is_worker", False):
         yield from map(work, items)
         return
     waiting: deque = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="forestbridge")
+    workers = pool(threads)
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
+            waiting.append(workers.submit(work, item))
             if len(waiting) == 2 * threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        workers.shutdown(wait=True, cancel_futures=True)

@@ -78,9 +78,15 @@ class TileOfImage(NamedTuple):
     tile: Tile
 
 
-def tiles_of(spec: EncoderSpec, image: ImageShape) -> list[TileOfImage]:
-    """Return all tiles of an image: plane by plane, row by row."""
-    tiles = plan(spec, spatial_shape(spec, image))
+def tiles_of(spec: EncoderSpec, image: ImageShape, *, core: Sequence[int] | None = None) -> list[TileOfImage]:
+    """Return all tiles of an image: plane by plane, row by row.
+
+    Parameters
+    ----------
+    core
+        Of a tile; by default the spec's, or `CORE` where it leaves the choice.
+    """
+    tiles = list(plan_tiles(spatial_shape(spec, image), core or spec.tile or CORE[spec.axes], spec.halo))
     return [TileOfImage(t, z, tile) for t, z in work_units(spec, image) for tile in tiles]
 
 
@@ -90,12 +96,7 @@ def encode_tile(image: Image, encoder: Encoder, piece: TileOfImage) -> tuple[NDA
     return encoder.encode(image.region(image_slices, t=piece.t, z=piece.z), tile_core)
 
 
-def plan(spec: EncoderSpec, shape: Sequence[int]) -> list[Tile]:
-    """Return the tiles of an image of spatial `shape`."""
-    return list(plan_tiles(shape, spec.tile or CORE[spec.axes], spec.halo))
-
-
-def features(image: Image | NDArray, encoder: Encoder, *, threads: int | None = None) -> NDArray[np.float32]:
+def features(image: Image | NDArray, encoder: Encoder) -> NDArray[np.float32]:
     """Return all features of one plane or stack, everything in memory: for notebooks and tests.
 
     Parameters
@@ -104,8 +105,6 @@ def features(image: Image | NDArray, encoder: Encoder, *, threads: int | None = 
         An image of one frame, or an array (Y, X), (C, Y, X) or (C, Z, Y, X).
     encoder
         Any encoder whose maps have stride 1.
-    threads
-        Tiles that are computed at the same time; all cores by default.
 
     Returns
     -------
@@ -121,8 +120,13 @@ def features(image: Image | NDArray, encoder: Encoder, *, threads: int | None = 
     check_image(encoder.spec, image)
     if image.sizes["T"] > 1:
         raise ImageError(f"{image.source}: expected one frame, found {image.sizes['T']}; use extract for a series")
-    sizes = image.sizes
-    result = np.empty((encoder.spec.n_features, sizes["Z"], sizes["Y"], sizes["X"]), np.float32)
+    sizes, spec = image.sizes, encoder.spec
+    pieces = tiles_of(spec, image, core=spec.tile or spatial_shape(spec, image))
+    if len(pieces) == 1:  # an encoder divides its work itself
+        maps = encode_tile(image, encoder, pieces[0])
+        result = maps[0] if len(maps) == 1 else np.concatenate(maps)
+        return result if "Z" not in image.axes or spec.axes == "zyx" else result[:, None]
+    result = np.empty((spec.n_features, sizes["Z"], sizes["Y"], sizes["X"]), np.float32)
 
     def work(piece: TileOfImage) -> None:
         target = result if piece.z is None else result[:, piece.z]
@@ -131,7 +135,7 @@ def features(image: Image | NDArray, encoder: Encoder, *, threads: int | None = 
             target[(slice(first, first + len(values)), *piece.tile.core)] = values
             first += len(values)
 
-    for_each(work, tiles_of(encoder.spec, image), threads)
+    for_each(work, pieces)
     return result if "Z" in image.axes else result[:, 0]
 
 

@@ -9,13 +9,14 @@ ones (`eigenvalues.eigenvalues_3d`). Definitions stand in `filter_kernels`; need
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.encoders import filter_kernels as fk
 from forestbridge.spec import EncoderSpec, MapSpec
+from forestbridge.threads import for_each
 from forestbridge.tiles import plan_tiles
 
 if TYPE_CHECKING:
@@ -130,31 +131,47 @@ class FilterBank:
         """
         from forestbridge.encoders.filter_engine import compute_filters  # compiled; numba takes a while to import
 
-        volume = tile if len(core) == 3 else tile[:, None]  # (C, z, y, x)
+        volume = np.ascontiguousarray(tile if len(core) == 3 else tile[:, None], np.float32)  # (C, z, y, x)
         box = core if len(core) == 3 else (slice(0, 1), *core)
         features = np.empty((self.spec.n_features, *(s.stop - s.start for s in box)), np.float32)
-        positions = _positions(self.filters, self.spec.channels, len(core))
-        for channel, pixels in enumerate(np.ascontiguousarray(volume, np.float32)):
-            for scale, in_2d in dict.fromkeys((f.scale, f.in_2d) for f in self.filters):
-                chosen = np.full(len(fk.FEATURE_NAMES), -1)
-                for f in self.filters:
-                    if f.scale == scale:
-                        first = positions[f.feature, scale] + channel * f.n_outputs(len(core))
-                        chosen[list(fk.FEATURE_NAMES).index(f.feature)] = first
-                presmoothing = fk.kernel(0, fk.presmoothing_sigma(scale), fk.PRESMOOTHING_WINDOW)
-                taps = _taps(fk.filter_sigma(scale))
-                for block, target in _blocks(pixels.shape, box, in_2d=in_2d):
-                    compute_filters(pixels.reshape(-1), block, presmoothing, taps, chosen, features.reshape(-1), target)
+        flat = features.reshape(-1)
+        passes = self._passes(len(core))
+
+        def work(job: tuple["Block", "Target"]) -> None:
+            block, target = job
+            for p in passes:
+                if p.in_2d == (block.margin_z == 0):
+                    compute_filters(
+                        volume[p.channel].reshape(-1), block, p.presmoothing, p.taps, p.chosen, flat, target
+                    )
+
+        for in_2d in sorted({p.in_2d for p in passes}):
+            for_each(work, _blocks(volume.shape[1:], box, in_2d=in_2d))
         return (features if len(core) == 3 else features[:, 0],)
 
+    def _passes(self, ndim: int) -> list["_Pass"]:
+        """Return what is computed for each input channel and scale."""
+        starts = np.cumsum([0, *(self.spec.channels * f.n_outputs(ndim) for f in self.filters)])
+        passes = []
+        for channel in range(self.spec.channels):
+            for scale, in_2d in dict.fromkeys((f.scale, f.in_2d) for f in self.filters):
+                chosen = np.full(len(fk.FEATURE_NAMES), -1)
+                for f, start in zip(self.filters, starts, strict=False):
+                    if f.scale == scale:
+                        chosen[list(fk.FEATURE_NAMES).index(f.feature)] = start + channel * f.n_outputs(ndim)
+                presmoothing = fk.kernel(0, fk.presmoothing_sigma(scale), fk.PRESMOOTHING_WINDOW)
+                passes.append(_Pass(channel, in_2d, presmoothing, _taps(fk.filter_sigma(scale)), chosen))
+        return passes
 
-def _positions(filters: Sequence[fk.Filter], channels: int, ndim: int) -> dict[tuple[str, float], int]:
-    """Return where the features of each filter start."""
-    positions, start = {}, 0
-    for f in filters:
-        positions[f.feature, f.scale] = start
-        start += channels * f.n_outputs(ndim)
-    return positions
+
+class _Pass(NamedTuple):
+    """One channel at one scale: the arguments of `filter_engine.compute_filters`."""
+
+    channel: int
+    in_2d: bool
+    presmoothing: NDArray[np.float64]
+    taps: NDArray[np.float64]
+    chosen: NDArray[np.int64]
 
 
 def _taps(sigma: float) -> NDArray[np.float64]:
