@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.errors import OutputExistsError
@@ -25,13 +27,37 @@ LABEL_NAME = "classes"
 
 @dataclass(frozen=True)
 class ZarrTarget:
-    """The array of a result; a block that covers chunks in part is merged with what they hold."""
+    """The array of a result. Blocks are gathered into chunks, so that each chunk is packed once.
+
+    Attributes
+    ----------
+    array
+        The zarr array.
+    waiting
+        Place of each chunk that is not complete, to its pixels and how many of them are there: a few chunks, where blocks come
+        chunk by chunk.
+    """
 
     array: Any
+    waiting: dict[tuple[int, ...], tuple[NDArray, list[int]]] = field(default_factory=dict)
 
     def write(self, region: tuple[slice, ...], block: NDArray) -> None:
-        """Write a block."""
-        self.array[region] = block
+        """Take a block; every pixel comes once."""
+        sizes = self.array.chunks
+        touched = [range(s.start // n, (s.stop - 1) // n + 1) for s, n in zip(region, sizes, strict=True)]
+        for place in product(*touched):
+            low = [p * n for p, n in zip(place, sizes, strict=True)]
+            shape = tuple(min(n, end - a) for n, end, a in zip(sizes, self.array.shape, low, strict=True))
+            parts = [slice(max(s.start, a), min(s.stop, a + n)) for s, a, n in zip(region, low, shape, strict=True)]
+            if place not in self.waiting:
+                self.waiting[place] = np.empty(shape, self.array.dtype), [0]
+            chunk, count = self.waiting[place]
+            part = block[tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(parts, region, strict=True))]
+            chunk[tuple(slice(p.start - a, p.stop - a) for p, a in zip(parts, low, strict=True))] = part
+            count[0] += part.size
+            if count[0] == chunk.size:
+                self.array[tuple(slice(a, a + n) for a, n in zip(low, shape, strict=True))] = chunk
+                del self.waiting[place]
 
     def finish(self) -> None:
         """Do nothing: every chunk is in its file."""
