@@ -52,7 +52,7 @@ def test_scribbles_in_three_planes_find_the_volume_again(tmp_path: Path) -> None
     encoder = small_encoder(volume=True)
     store = extract(image, encoder, tmp_path / "stack.features.ome.zarr")
     assert store.at(scribbles.points).shape == (len(scribbles.values), encoder.spec.n_features)
-    forest = train([(store, scribbles)], n_trees=10)
+    forest = train([(store, scribbles)], n_trees=10, engine="sklearn")
     assert forest.training["warnings"] == []
     forest.save(tmp_path / "a.forest")
     small_forest("stack").save(tmp_path / "b.forest")
@@ -133,7 +133,7 @@ def test_ome_zarr_in_and_out(tmp_path: Path) -> None:
     image = read_image(path)
     assert image.sizes == {"T": 1, "C": 1, "Z": 18, "Y": 70, "X": 74}
     store = extract(image, small_encoder(volume=True), tmp_path / "stack.features.ome.zarr")
-    forest = train([(store, STACK.scribbles)], n_trees=10)
+    forest = train([(store, STACK.scribbles)], n_trees=10, engine="sklearn")
     labels = predict(image, forest, kind="labels", out=tmp_path / "labels.ome.zarr")
     again = read_image(labels)
     assert again.pixel_size == image.pixel_size == pytest.approx({"z": 2.0, "y": 0.5, "x": 0.25})

@@ -25,12 +25,12 @@ class Classes(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """The (K, ...) float32 probabilities of one core; z is None where the core has a z axis itself."""
+    """The answer for one core: (K, ...) probabilities, or (1, ...) labels or uncertainty; z is None where the core has a z axis."""
 
     t: int
     z: int | None
     core: tuple[slice, ...]
-    probabilities: NDArray[np.float32]
+    answer: NDArray
 
 
 def assemble(
@@ -76,12 +76,30 @@ def assemble(
         with create_result(out, info, overwrite=overwrite) as writer:
             for piece in pieces:
                 region = _region(piece, info)
-                writer.write(region, _block(piece, classes, kind, info))
+                writer.write(region, _block(piece, info))
         return Path(out)
     result = np.empty(info.shape, info.dtype)
     for piece in pieces:
-        result[_region(piece, info)] = _block(piece, classes, kind, info)
+        result[_region(piece, info)] = _block(piece, info)
     return result
+
+
+def answer_of(probabilities: NDArray[np.float32], kind: Kind, values: tuple[int, ...]) -> NDArray:
+    """Return what is kept of the (K, ...) probabilities of a core, as a `Piece` has it; `values` are those of the classes.
+
+    Raises
+    ------
+    ValueError
+        If the kind is not known.
+    """
+    match kind:
+        case "probabilities":
+            return probabilities
+        case "labels":
+            return labels_of(probabilities, values)[None]
+        case "uncertainty":
+            return uncertainty_of(probabilities)[None]
+    raise ValueError(f"expected one of the results {', '.join(KINDS)}, found {kind!r}")
 
 
 def labels_of(probabilities: NDArray, values: tuple[int, ...]) -> NDArray[np.integer]:
@@ -126,16 +144,8 @@ def _region(piece: Piece, info: ResultInfo) -> tuple[slice, ...]:
     return tuple(place[a] for a in info.axes)
 
 
-def _block(piece: Piece, classes: Classes, kind: Kind, info: ResultInfo) -> NDArray:
+def _block(piece: Piece, info: ResultInfo) -> NDArray:
     """Return what is written for a piece, in the axes of the result."""
-    match kind:
-        case "labels":
-            block = labels_of(piece.probabilities, classes.values)[None]  # (1, ...) in place of the class axis
-        case "uncertainty":
-            block = uncertainty_of(piece.probabilities)[None]
-        case _:
-            block = piece.probabilities
-    if len(piece.core) == 2:
-        block = block[:, None]  # (C, y, x) -> (C, 1, y, x)
+    block = piece.answer if len(piece.core) == 3 else piece.answer[:, None]  # (C, y, x) -> (C, 1, y, x)
     full = block[None]  # (1, C, z, y, x)
     return full[tuple(slice(None) if a in info.axes else 0 for a in AXES)]

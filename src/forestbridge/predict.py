@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge import engine
-from forestbridge.assemble import Classes, Kind, Piece, assemble
+from forestbridge.assemble import KINDS, Classes, Kind, Piece, answer_of, assemble
 from forestbridge.encoders.base import Encoder, encoder_from_spec
 from forestbridge.encoders.features import TileOfImage, as_source, check_image, encode_tile, tiles_of
 from forestbridge.encoders.filters import FilterBank
@@ -31,6 +31,9 @@ from forestbridge.tiles import cell_window
 
 Progress = Callable[[int, int], None]
 """Called with the tiles done and the tiles in all."""
+
+SQUARE = 512
+"""Side of a chunk of a result in OME-Zarr."""
 
 
 def predict(
@@ -82,47 +85,72 @@ def predict(
             "expected a forest with the spec of its features, found one without; use forestbridge.engine.predict on your own features"
         )
     check_threads(jobs)
+    if kind not in KINDS:
+        raise ValueError(f"expected one of the results {', '.join(KINDS)}, found {kind!r}")
     if out is not None:
         check_output(out, overwrite=overwrite)
     source = as_source(source)
+    run = _Run(forest, kind, jobs, progress)
     if isinstance(source, Image):
         image = source
         check_image(forest.spec, image)
-        pieces = _predict_image(image, encoder_from_spec(forest.spec), forest, jobs, progress)
+        pieces = _predict_image(image, encoder_from_spec(forest.spec), run)
     else:
         image = source.image
         _check_store(source, forest.spec)
-        pieces = _predict_store(source, forest, jobs, progress)
+        pieces = _predict_store(source, run)
     classes = Classes(forest.classes, forest.names, forest.colours)
     provenance = {"encoder": str(forest.spec), "image": image.source}
     return assemble(pieces, image, classes, kind=kind, out=out, overwrite=overwrite, provenance=provenance)
 
 
-def _predict_image(
-    image: Image, encoder: Encoder, forest: PixelForest, jobs: int | None, progress: Progress | None
-) -> Iterator[Piece]:
-    if not all(m.is_plain for m in encoder.spec.maps):
-        yield from _predict_bands(image, encoder, forest, jobs, progress)
-        return
+class _Run(NamedTuple):
+    """What is asked of a prediction."""
+
+    forest: PixelForest
+    kind: Kind
+    jobs: int | None
+    progress: Progress | None
+
+    def piece(self, place: TileOfImage, probabilities: NDArray[np.float32]) -> Piece:
+        """Return what is kept of a tile's probabilities."""
+        answer = answer_of(probabilities, self.kind, self.forest.classes)
+        return Piece(place.t, place.z, place.tile.core, answer)
+
+    def told(self, pieces: Iterator[Piece], total: int) -> Iterator[Piece]:
+        """Yield pieces, and tell the progress when the next one is asked for: then the last one is written."""
+        for done, piece in enumerate(pieces, 1):
+            yield piece
+            if self.progress:
+                self.progress(done, total)
+
+
+def _predict_image(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]:
+    forest = run.forest
     if isinstance(encoder, FilterBank):
         encoder, forest = drop_unused_filters(encoder, forest)
+    if not all(m.is_plain for m in encoder.spec.maps):
+        yield from _predict_bands(image, encoder, run)
+        return
 
-    def work(piece: TileOfImage) -> Piece:
-        maps = encode_tile(image, encoder, piece)
+    def work(place: TileOfImage) -> Piece:
+        maps = encode_tile(image, encoder, place)
         planes = maps[0] if len(maps) == 1 else np.concatenate(maps)
         stored = planes.astype(encoder.spec.dtype, copy=False)  # the forest was trained on stored values
-        return Piece(piece.t, piece.z, piece.tile.core, engine.predict(forest, stored, threads=1))
+        return run.piece(place, engine.predict(forest, stored, threads=1))
 
-    tiles = tiles_of(encoder.spec, image)
-    yield from _told(in_order(work, tiles, jobs), len(tiles), progress)
+    tiles = _by_squares(tiles_of(encoder.spec, image))
+    yield from run.told(in_order(work, tiles, run.jobs), len(tiles))
 
 
-def _told(pieces: Iterator[Piece], total: int, progress: Progress | None) -> Iterator[Piece]:
-    """Yield pieces, and tell the progress when the next one is asked for: then the last one is written."""
-    for done, piece in enumerate(pieces, 1):
-        yield piece
-        if progress:
-            progress(done, total)
+def _by_squares(tiles: list[TileOfImage]) -> list[TileOfImage]:
+    """Order tiles so that squares of `SQUARE` pixels become complete one after the other, as chunked results want them."""
+
+    def square(place: TileOfImage) -> tuple[int, ...]:
+        *z, y, x = (pixels.start for pixels in place.tile.core)
+        return (place.t, place.z or 0, *z, y // SQUARE, x // SQUARE, y, x)
+
+    return sorted(tiles, key=square)
 
 
 class _Band(NamedTuple):
@@ -132,30 +160,19 @@ class _Band(NamedTuple):
     maps: tuple[NDArray, ...]
 
 
-def _predict_bands(
-    image: Image, encoder: Encoder, forest: PixelForest, jobs: int | None, progress: Progress | None
-) -> Iterator[Piece]:
+def _predict_bands(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]:
     """Predict from maps with a stride. A pixel at the end of a tile lies between cells of two tiles: three rows of tiles are kept."""
     tiles = tiles_of(encoder.spec, image)
 
     def pieces() -> Iterator[Piece]:
-        for _, slab in groupby(tiles, key=lambda piece: (piece.t, piece.z, piece.tile.core[:-2])):
-            rows = [list(row) for _, row in groupby(slab, key=lambda piece: piece.tile.core[:-1])]
-            bands = (_encode_band(image, encoder, row, jobs) for row in rows)
+        for _, slab in groupby(tiles, key=lambda place: (place.t, place.z, place.tile.core[:-2])):
+            rows = [list(row) for _, row in groupby(slab, key=lambda place: place.tile.core[:-1])]
+            bands = (_encode_band(image, encoder, row, run.jobs) for row in rows)
             for row, neighbours in zip(rows, _with_neighbours(bands), strict=True):
-                maps = [np.concatenate(cells, axis=-2) for cells in zip(*(b.maps for b in neighbours), strict=True)]
-                top = neighbours[0].core[-2].start
+                work = partial(_classify_in_bands, image, encoder.spec, run, neighbours)
+                yield from in_order(work, row, run.jobs)
 
-                def work(piece: TileOfImage, maps: list[NDArray] = maps, top: int = top) -> Piece:
-                    parts = [
-                        _part(m, cells, image, (m.n_cells(top), 0))
-                        for m, cells in zip(encoder.spec.maps, maps, strict=True)
-                    ]
-                    return Piece(piece.t, piece.z, piece.tile.core, _classify(forest, parts, piece.tile.core))
-
-                yield from in_order(work, row, jobs)
-
-    yield from _told(pieces(), len(tiles), progress)
+    yield from run.told(pieces(), len(tiles))
 
 
 def _encode_band(image: Image, encoder: Encoder, row: Sequence[TileOfImage], jobs: int | None) -> _Band:
@@ -174,24 +191,45 @@ def _with_neighbours(bands: Iterator[_Band]) -> Iterator[list[_Band]]:
     yield window
 
 
-def _predict_store(
-    store: FeatureStore, forest: PixelForest, jobs: int | None, progress: Progress | None
-) -> Iterator[Piece]:
-    def work(piece: TileOfImage) -> Piece:
-        parts = [_read_part(store, m, piece) for m in store.spec.maps]
-        return Piece(piece.t, piece.z, piece.tile.core, _classify(forest, parts, piece.tile.core))
+def _classify_in_bands(
+    image: Image,
+    spec: EncoderSpec,
+    run: _Run,
+    neighbours: Sequence[_Band],
+    place: TileOfImage,
+) -> Piece:
+    """Classify a tile from the cells of its row of tiles and of the rows beside it, as far as its pixels lie between them."""
+    top, core = neighbours[0].core[-2].start, place.tile.core
+    parts = []
+    for n, m in enumerate(spec.maps):
+        _, columns = _cells_around(m, image, core)
+        cells = np.concatenate([band.maps[n][..., columns] for band in neighbours], axis=-2)
+        parts.append(_part(m, cells, image, (m.n_cells(top), columns.start)))
+    return run.piece(place, _classify(run.forest, parts, core))
 
-    tiles = tiles_of(store.spec, store.image)
-    yield from _told(in_order(work, tiles, jobs), len(tiles), progress)
+
+def _predict_store(store: FeatureStore, run: _Run) -> Iterator[Piece]:
+    def work(place: TileOfImage) -> Piece:
+        parts = [_read_part(store, m, place) for m in store.spec.maps]
+        return run.piece(place, _classify(run.forest, parts, place.tile.core))
+
+    tiles = _by_squares(tiles_of(store.spec, store.image))
+    yield from run.told(in_order(work, tiles, run.jobs), len(tiles))
+
+
+def _cells_around(m: MapSpec, image: ImageShape, core: tuple[slice, ...]) -> tuple[slice, slice]:
+    """Return the rows and columns of cells that the pixels of a core lie between."""
+    rows, columns = (
+        cell_window(pixels, m.stride, m.offset, m.n_cells(image.sizes[axis]))
+        for pixels, axis in zip(core[-2:], "YX", strict=True)
+    )
+    return rows, columns
 
 
 def _read_part(store: FeatureStore, m: MapSpec, piece: TileOfImage) -> MapPart:
     """Read the cells that the pixels of a tile lie between."""
-    sizes, core = store.image.sizes, piece.tile.core
-    rows, columns = (
-        cell_window(pixels, m.stride, m.offset, m.n_cells(sizes[axis]))
-        for pixels, axis in zip(core[-2:], "YX", strict=True)
-    )
+    core = piece.tile.core
+    rows, columns = _cells_around(m, store.image, core)
     cells = store.read_map(m.name, t=piece.t, z=piece.z or 0, spatial=(*core[:-2], rows, columns))
     return _part(m, cells, store.image, (rows.start, columns.start))
 

@@ -22,7 +22,7 @@ from forestbridge.archive import (
     require_trust,
     run_session,
 )
-from forestbridge.assemble import Classes, Kind, Piece, assemble
+from forestbridge.assemble import Classes, Kind, Piece, answer_of, assemble
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, PackageError
 from forestbridge.files import check_output
@@ -106,7 +106,7 @@ class Package:
             check_output(out, overwrite=overwrite)
         provenance = {"package": self.info.path.name, "sha256": self.info.sha256, "image": image.source}
         return assemble(
-            self._pieces(image, tile, progress),
+            self._pieces(image, kind, tile, progress),
             image,
             self.classes,
             kind=kind,
@@ -126,7 +126,9 @@ class Package:
         if self.info.spec is not None:
             check_image(self.info.spec, image)  # as `forestbridge.predict` does
 
-    def _pieces(self, image: Image, tile: int | None, progress: Callable[[int, int], None] | None) -> Iterator[Piece]:
+    def _pieces(
+        self, image: Image, kind: Kind, tile: int | None, progress: Callable[[int, int], None] | None
+    ) -> Iterator[Piece]:
         flat = len(self._axes) == 2
         sizes = [image.sizes[a.id.upper()] for a in self._axes]
         wanted = tile or TILE[len(self._axes)]
@@ -144,7 +146,7 @@ class Package:
                     pixels = np.pad(pixels, missing, mode="reflect")
                 result = self._run(pixels)
                 kept = tuple(slice(c.start - w.start, c.stop - w.start) for c, w in window)
-                yield Piece(t, z, core, result[(slice(None), *kept)])
+                yield Piece(t, z, core, answer_of(result[(slice(None), *kept)], kind, self.classes.values))
                 if progress:
                     progress(u * len(windows) + n + 1, len(units) * len(windows))
 
