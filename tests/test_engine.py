@@ -230,3 +230,21 @@ def test_refuses_features_that_are_not_finite(bad: float) -> None:
     planes[3, 40, 50] = planes[3, 41, 50] = bad
     with pytest.raises(ValueError, match=r"found 2 NaN or infinite ones, the first in feature 3 at \(40, 50\)"):
         engine.predict(forest, planes)
+    with pytest.raises(ValueError, match=r"found 2 NaN or infinite ones, the first in feature 3 at \(8050,\)"):
+        engine.predict(forest, planes.reshape(12, -1))
+    with pytest.raises(ValueError, match=r"found 2 NaN or infinite ones, the first in feature 3 at \(2, 0, 50\)"):
+        engine.predict(forest, planes.reshape(12, 5, 20, 200))
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 20_000])
+def test_points_and_a_single_row_are_pixels(n: int) -> None:
+    """However many there are; the last ones fill no tile."""
+    rf, x = fit("normal", 0, 3, n_estimators=20)
+    forest, points = forest_from_sklearn(rf), np.ascontiguousarray(x.T[:, :n])
+    expected = engine.predict(forest, x.T.reshape(12, 100, 200)).reshape(3, -1)[:, :n]
+    for features in (points, points.astype(np.float64), points[:, ::-1][:, ::-1]):
+        np.testing.assert_array_equal(engine.predict(forest, features), expected)
+    np.testing.assert_array_equal(engine.predict(forest, points[:, None])[:, 0], expected)
+    np.testing.assert_array_equal(
+        engine.predict_labels(forest, points), np.asarray(forest.classes)[expected.argmax(axis=0)]
+    )

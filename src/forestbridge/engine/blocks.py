@@ -21,7 +21,10 @@ BLOCK = (64, 1024)
 """Rows and columns of pixels that a thread takes at a time: whole tiles, few calls, and enough blocks for many threads."""
 
 POINTS_PER_ROW = 16
-"""Single points are classified as an image of this width, so that they fill tiles."""
+"""Points in one row are classified as an image of this width, so that they fill tiles."""
+
+POINTS = 2**14
+"""Points in one row that a thread takes at a time; their features are copied."""
 
 PIECE = 2**22
 """Features that a thread looks at in one go when it searches for NaN."""
@@ -96,9 +99,7 @@ def predict(
         predict_block(forest, parts, block, result, at=(block[0].start, block[1].start))
 
     for_each(work, _blocks(plane), threads)
-    return result.reshape(forest.n_classes, -1)[:, : prod(outer)].reshape(
-        forest.n_classes, *outer
-    )  # points were padded
+    return result.reshape(forest.n_classes, *outer)
 
 
 def predict_labels(
@@ -135,7 +136,7 @@ def predict_labels(
         result[block] = values[probabilities.argmax(axis=0)]
 
     for_each(work, _blocks(plane), threads)
-    return result.reshape(-1)[: prod(outer)].reshape(outer)
+    return result.reshape(outer)
 
 
 def predict_block(
@@ -161,7 +162,24 @@ def predict_block(
     """
     from forestbridge.engine.walk import classify  # compiled; numba takes a while to import
 
-    classify(pack(forest), _maps(forest, parts, region), *_lengths(region), probabilities, *at)
+    rows, columns = _lengths(region)
+    if rows == 1 and len(parts) == 1 and parts[0].is_plain:
+        part = _folded(parts[0], region)
+        folded = np.empty((forest.n_classes, *part.size), np.float32)
+        whole = (slice(0, part.size[0]), slice(0, part.size[1]))
+        classify(pack(forest), _maps(forest, [part], whole), *part.size, folded, 0, 0)
+        probabilities[:, at[0], at[1] : at[1] + columns] = folded.reshape(forest.n_classes, -1)[:, :columns]
+    else:
+        classify(pack(forest), _maps(forest, parts, region), rows, columns, probabilities, *at)
+
+
+def _folded(part: MapPart, region: Region) -> MapPart:
+    """Return one row of pixels as several short ones, the last of which is filled up."""
+    row, columns = (slice(p.start - f, p.stop - f) for p, f in zip(region, part.first, strict=True))
+    cells = part.cells[:, row.start, columns]
+    cells = np.pad(cells, [(0, 0), (0, -cells.shape[1] % POINTS_PER_ROW)], mode="edge")
+    cells = cells.reshape(len(cells), -1, POINTS_PER_ROW)
+    return MapPart(cells, (1, 1), (0, 0), (cells.shape[1], POINTS_PER_ROW))
 
 
 def require_finite(parts: Sequence[MapPart], threads: int | None = None) -> None:
@@ -219,28 +237,27 @@ def _open(
     if isinstance(features, np.ndarray):
         part = _open_planes(features)
         parts, plane, outer = [part], part.size, features.shape[1:]
+        checked = [part._replace(cells=part.cells.reshape(features.shape))]  # places are told as the user knows them
     else:
         if shape is None:
             raise ValueError("expected shape=(Y, X) of the image beside maps, found none; a map does not know it")
         parts, plane, outer = _open_maps(forest, features, shape), shape, shape
+        checked = parts
     if sum(len(part.cells) for part in parts) != forest.n_features:
         found = features.shape if isinstance(features, np.ndarray) else [m.shape for m in features]
         raise SpecMismatchError(
             f"expected the {forest.n_features} features of {forest.spec or 'the forest'}, found an array of shape {found}; "
             "the first axis counts the features: extract them with the forest's encoder"
         )
-    require_finite(parts, threads)
+    require_finite(checked, threads)
     return parts, plane, outer
 
 
 def _open_planes(features: NDArray) -> MapPart:
-    """Return features at every pixel as one map: planes of a stack below each other, points in rows."""
+    """Return features at every pixel as one map: planes of a stack below each other, points in one row."""
     if features.dtype != np.float16:
         features = np.ascontiguousarray(features, np.float32)
     columns = features.shape[-1]
-    if features.ndim == 2:
-        columns = POINTS_PER_ROW
-        features = np.pad(features, [(0, 0), (0, -features.shape[1] % columns)], mode="edge")
     cells = features.reshape(len(features), -1, columns)
     return MapPart(cells, (1, 1), (0, 0), (cells.shape[1], columns))
 
@@ -268,8 +285,9 @@ def _open_maps(forest: PixelForest, maps: Sequence[NDArray], shape: tuple[int, i
 
 def _blocks(plane: tuple[int, int]) -> Iterator[Region]:
     """Yield blocks that cover (rows, columns) of pixels."""
-    for y, x in product(range(0, plane[0], BLOCK[0]), range(0, plane[1], BLOCK[1])):
-        yield slice(y, min(y + BLOCK[0], plane[0])), slice(x, min(x + BLOCK[1], plane[1]))
+    rows, columns = BLOCK if plane[0] > 1 else (1, POINTS)
+    for y, x in product(range(0, plane[0], rows), range(0, plane[1], columns)):
+        yield slice(y, min(y + rows, plane[0])), slice(x, min(x + columns, plane[1]))
 
 
 def _lengths(region: Region) -> tuple[int, int]:
