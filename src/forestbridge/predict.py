@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge import engine
 from forestbridge.assemble import KINDS, Classes, Kind, Piece, answer_of, assemble
+from forestbridge.devices import find_gpu
 from forestbridge.encoders.base import Encoder, encoder_from_spec
-from forestbridge.encoders.features import TileOfImage, as_source, check_image, encode_tile, tiles_of
+from forestbridge.encoders.features import TileOfImage, as_source, check_image, encode_tile, spatial_shape, tiles_of
 from forestbridge.encoders.filters import FilterBank
 from forestbridge.engine import MapPart
 from forestbridge.errors import ForestError, StoreError
@@ -29,8 +30,14 @@ from forestbridge.stores import FeatureStore
 from forestbridge.threads import check_threads, in_order
 from forestbridge.tiles import cell_window
 
+if TYPE_CHECKING:
+    import torch
+
 Progress = Callable[[int, int], None]
 """Called with the tiles done and the tiles in all."""
+
+Classify = Callable[[Sequence[MapPart], tuple[slice, ...]], NDArray[np.float32]]
+"""From the parts of maps around a core, and the core, to its (K, ...) probabilities."""
 
 SQUARE = 512
 """Side of a chunk of a result in OME-Zarr."""
@@ -44,6 +51,7 @@ def predict(
     out: str | Path | None = None,
     overwrite: bool = False,
     jobs: int | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Any:
     """Classify every pixel of an image.
@@ -64,6 +72,9 @@ def predict(
         Whether `out` may replace a file.
     jobs
         Tiles that are worked on at the same time; all cores by default. The result does not depend on it.
+    device
+        "cpu"; "cuda" or "cuda:1" for a GPU, which needs torch; "auto": a GPU where there is one, and the log says which it became. The
+        forest answers the same to the bit; filters differ in the last bit of a few features in a million.
     progress
         Told after each tile.
 
@@ -77,8 +88,10 @@ def predict(
     ------
     ImageError, StoreError, ForestError, OutputExistsError
         If the image, store and forest do not fit together, the store is not done, or the output exists.
+    ResourceError
+        If the device is not there, or torch is not installed.
     ValueError
-        If the kind is not known, or `jobs` is below 1.
+        If the kind or the device is not known, or `jobs` is below 1.
     """
     if forest.spec is None:
         raise ForestError(
@@ -90,7 +103,7 @@ def predict(
     if out is not None:
         check_output(out, overwrite=overwrite)
     source = as_source(source)
-    run = _Run(forest, kind, jobs, progress)
+    run = _Run(forest, kind, jobs, progress, find_gpu(device))
     if isinstance(source, Image):
         image = source
         check_image(forest.spec, image)
@@ -101,6 +114,8 @@ def predict(
         pieces = _predict_store(source, run)
     classes = Classes(forest.classes, forest.names, forest.colours)
     provenance = {"encoder": str(forest.spec), "image": image.source}
+    if run.device is not None:
+        provenance["device"] = str(run.device)
     return assemble(pieces, image, classes, kind=kind, out=out, overwrite=overwrite, provenance=provenance)
 
 
@@ -111,6 +126,7 @@ class _Run(NamedTuple):
     kind: Kind
     jobs: int | None
     progress: Progress | None
+    device: "torch.device | None"
 
     def piece(self, place: TileOfImage, probabilities: NDArray[np.float32]) -> Piece:
         """Return what is kept of a tile's probabilities."""
@@ -124,12 +140,23 @@ class _Run(NamedTuple):
             if self.progress:
                 self.progress(done, total)
 
+    def classifier(self) -> Classify:
+        """Return what classifies on the device."""
+        if self.device is None:
+            return partial(_classify, self.forest)
+        from forestbridge.predict_torch import DeviceForest
+
+        return DeviceForest(self.forest, self.device).predict_maps
+
 
 def _predict_image(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]:
     forest = run.forest
     if isinstance(encoder, FilterBank):
         encoder, forest = drop_unused_filters(encoder, forest)
-    if not all(m.is_plain for m in encoder.spec.maps):
+        if run.device is not None:
+            yield from _filter_on(run.device, image, encoder, forest, run)
+            return
+    if run.device is not None or not all(m.is_plain for m in encoder.spec.maps):
         yield from _predict_bands(image, encoder, run)
         return
 
@@ -141,6 +168,23 @@ def _predict_image(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
 
     tiles = _by_squares(tiles_of(encoder.spec, image))
     yield from run.told(in_order(work, tiles, run.jobs), len(tiles))
+
+
+def _filter_on(
+    device: "torch.device", image: Image, bank: FilterBank, forest: PixelForest, run: _Run
+) -> Iterator[Piece]:
+    """Predict with filters that are computed on a device."""
+    from forestbridge.predict_torch import CORE, READERS, DeviceForest
+
+    on_device = DeviceForest(forest, device)
+
+    def work(place: TileOfImage) -> Piece:
+        inside, core = place.tile.inside(spatial_shape(bank.spec, image))
+        pixels = image.region(inside, t=place.t, z=place.z)
+        return run.piece(place, on_device.predict_filters(bank, pixels, core))
+
+    tiles = tiles_of(bank.spec, image, core=CORE[bank.spec.axes])
+    yield from run.told(in_order(work, tiles, run.jobs or READERS), len(tiles))
 
 
 def _by_squares(tiles: list[TileOfImage]) -> list[TileOfImage]:
@@ -162,14 +206,14 @@ class _Band(NamedTuple):
 
 def _predict_bands(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]:
     """Predict from maps with a stride. A pixel at the end of a tile lies between cells of two tiles: three rows of tiles are kept."""
-    tiles = tiles_of(encoder.spec, image)
+    tiles, classify = tiles_of(encoder.spec, image), run.classifier()
 
     def pieces() -> Iterator[Piece]:
         for _, slab in groupby(tiles, key=lambda place: (place.t, place.z, place.tile.core[:-2])):
             rows = [list(row) for _, row in groupby(slab, key=lambda place: place.tile.core[:-1])]
             bands = (_encode_band(image, encoder, row, run.jobs) for row in rows)
             for row, neighbours in zip(rows, _with_neighbours(bands), strict=True):
-                work = partial(_classify_in_bands, image, encoder.spec, run, neighbours)
+                work = partial(_classify_in_bands, image, encoder.spec, run, classify, neighbours)
                 yield from in_order(work, row, run.jobs)
 
     yield from run.told(pieces(), len(tiles))
@@ -195,6 +239,7 @@ def _classify_in_bands(
     image: Image,
     spec: EncoderSpec,
     run: _Run,
+    classify: Classify,
     neighbours: Sequence[_Band],
     place: TileOfImage,
 ) -> Piece:
@@ -205,13 +250,15 @@ def _classify_in_bands(
         _, columns = _cells_around(m, image, core)
         cells = np.concatenate([band.maps[n][..., columns] for band in neighbours], axis=-2)
         parts.append(_part(m, cells, image, (m.n_cells(top), columns.start)))
-    return run.piece(place, _classify(run.forest, parts, core))
+    return run.piece(place, classify(parts, core))
 
 
 def _predict_store(store: FeatureStore, run: _Run) -> Iterator[Piece]:
+    classify = run.classifier()
+
     def work(place: TileOfImage) -> Piece:
         parts = [_read_part(store, m, place) for m in store.spec.maps]
-        return run.piece(place, _classify(run.forest, parts, place.tile.core))
+        return run.piece(place, classify(parts, place.tile.core))
 
     tiles = _by_squares(tiles_of(store.spec, store.image))
     yield from run.told(in_order(work, tiles, run.jobs), len(tiles))

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.archive.onnx_graph import onnx_facts
+from forestbridge.devices import gpu_number
 from forestbridge.errors import MissingExtraError, PackageError, ResourceError
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 _log = logging.getLogger(__name__)
-
-_DEVICE = re.compile(r"auto|cpu|cuda(?::([0-9]{1,3}))?")
 
 
 def onnx_session(data: bytes, *, device: str = "cpu", threads: int | None = None) -> "InferenceSession":
@@ -25,9 +24,8 @@ def onnx_session(data: bytes, *, device: str = "cpu", threads: int | None = None
     Parameters
     ----------
     device
-        "cpu"; "cuda" or "cuda:1" for one GPU, refused where there is none; "auto": a GPU where one is usable, and "
-        "the log
-        says which it became.
+        "cpu"; "cuda" or "cuda:1" for one GPU, refused where there is none; "auto": a GPU where one is usable, and the
+        log says which it became.
     threads
         Threads of the CPU; None lets ONNX Runtime choose.
 
@@ -39,9 +37,10 @@ def onnx_session(data: bytes, *, device: str = "cpu", threads: int | None = None
         If the file is refused, or newer than this ONNX Runtime.
     ResourceError
         If the device is not there.
+    ValueError
+        If the device is not known, or `threads` is below 1.
     """
-    if not (asked := _DEVICE.fullmatch(device)):
-        raise ValueError(f"expected the device cpu, cuda, cuda:1 or auto, found {device!r}")
+    number = gpu_number(device)
     if threads is not None and threads < 1:
         raise ValueError(f"expected at least 1 thread, found {threads}")
     onnx_facts(data)
@@ -52,19 +51,17 @@ def onnx_session(data: bytes, *, device: str = "cpu", threads: int | None = None
     present = onnxruntime.get_available_providers()
     if device.startswith("cuda") and "CUDAExecutionProvider" not in present:
         raise ResourceError(
-            f"expected a GPU for device={device!r}, found the providers {', '.join(present)}; use device='cpu', or "
-            "install "
+            f"expected a GPU for device={device!r}, found the providers {', '.join(present)}; use device='cpu', or install "
             "forestbridge[gpu] in place of forestbridge[cpu]"
         )
     on_gpu = device.startswith("cuda") or (device == "auto" and "CUDAExecutionProvider" in present)
-    gpu = ("CUDAExecutionProvider", {"device_id": int(asked.group(1) or 0)})
+    gpu = ("CUDAExecutionProvider", {"device_id": number})
     session = _open(data, [gpu, "CPUExecutionProvider"] if on_gpu else ["CPUExecutionProvider"], threads)
     used = session.get_providers()[0]
     if device.startswith("cuda") and used != "CUDAExecutionProvider":
         # onnxruntime itself only warns when the GPU's libraries cannot be loaded
         raise ResourceError(
-            f"expected a GPU for device={device!r}, found that ONNX Runtime fell back to {used}; check the GPU's "
-            "driver and "
+            f"expected a GPU for device={device!r}, found that ONNX Runtime fell back to {used}; check the GPU's driver and "
             "CUDA libraries, or use device='cpu'"
         )
     if device == "auto":

@@ -15,6 +15,7 @@ from forestbridge.cli.options import Axes, Channels, DryRun, Json, Nan, Overwrit
 from forestbridge.cli.output import print_json, print_path
 from forestbridge.cli.places import check_places, made_folder, places_for
 from forestbridge.cli.sources import Reading, image_or_store, is_store, with_like_line
+from forestbridge.devices import find_gpu
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, SpecMismatchError
 from forestbridge.forest import PixelForest
@@ -38,7 +39,7 @@ def predict(
         Kind | None, typer.Option(help="What to write; by default labels for .png, else probabilities.")
     ] = None,
     suffix: Annotated[str, typer.Option(help="For several sources: what follows their names.")] = "_probabilities.tif",
-    device: Annotated[str | None, typer.Option(help="For packages: cpu (default), cuda, cuda:1 or auto.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto: a GPU if there is one.")] = "cpu",
     tile: Annotated[int | None, typer.Option(min=1, help="For packages: wanted length of a tile in pixels.")] = None,
     jobs: Annotated[
         int | None,
@@ -89,6 +90,7 @@ class Classifier(NamedTuple):
     package: Package | None
     tile: int | None = None
     jobs: int | None = None
+    device: str = "cpu"
 
     @property
     def spec(self) -> EncoderSpec | None:
@@ -100,7 +102,7 @@ def _open_classifier(
     forest: Path | None,
     package: Path | None,
     *,
-    device: str | None,
+    device: str,
     tile: int | None,
     trust: str | None,
     jobs: int | None,
@@ -123,13 +125,14 @@ def _open_classifier(
             raise ValueError(
                 "expected --jobs with --forest only, found --package; leave it out: onnxruntime uses all cores"
             )
-        return Classifier(package, None, fb.open_package(package, device=device or "cpu", trust=trust), tile=tile)
+        return Classifier(package, None, fb.open_package(package, device=device, trust=trust), tile=tile)
     if forest.suffix.lower() == ".zip":
         raise ValueError(f"expected a forest (.forest) for --forest, found {shown(forest)}; give it with --package")
-    for_packages = {"--device": device, "--tile": tile, "--trust": trust}
+    for_packages = {"--tile": tile, "--trust": trust}
     if given := [option for option, value in for_packages.items() if value is not None]:
         raise ValueError(f"expected {', '.join(given)} with --package only, found --forest; leave it out")
-    return Classifier(forest, fb.load_forest(forest), None, jobs=jobs)
+    found = str(find_gpu(device) or "cpu")  # once, before the first of several images
+    return Classifier(forest, fb.load_forest(forest), None, jobs=jobs, device=found)
 
 
 def _open_source(path: Path, classifier: Classifier, reading: Reading) -> Image | FeatureStore:
@@ -187,7 +190,7 @@ def _predict(
 def _predict_with_forest(source: Image | FeatureStore, classifier: Classifier, options: dict[str, Any]) -> None:
     assert classifier.forest is not None
     try:
-        fb.predict(source, classifier.forest, jobs=classifier.jobs, **options)
+        fb.predict(source, classifier.forest, jobs=classifier.jobs, device=classifier.device, **options)
     except SpecMismatchError as error:
         image = source.source if isinstance(source, Image) else source.image.source
         raise with_like_line(error, image, classifier.path) from error

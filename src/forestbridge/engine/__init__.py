@@ -1,4 +1,4 @@
-"""Forest prediction. `walk` explains how it is fast, `blocks` is what callers use."""
+"""Forest prediction. `walk` explains how it is fast, `blocks` is what callers use; `torch_forest` is the same on a device."""
 
 from forestbridge.engine.blocks import MapPart, predict, predict_block, predict_labels, require_finite
 

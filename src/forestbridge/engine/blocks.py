@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,17 @@ Region = tuple[slice, slice]
 """Rows and columns of pixels."""
 
 
-class MapPart(NamedTuple):
+class Cells(Protocol):
+    """A numpy array, or a tensor on a device."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+C = TypeVar("C", bound=Cells)
+
+
+class MapPart(NamedTuple, Generic[C]):
     """A feature map, or the part of one that some pixels need.
 
     Attributes
@@ -48,7 +58,7 @@ class MapPart(NamedTuple):
         Row and column of the whole map at which `cells` begins.
     """
 
-    cells: NDArray
+    cells: C
     stride: tuple[float, float]
     offset: tuple[float, float]
     size: tuple[int, int]
@@ -201,10 +211,11 @@ def require_finite(parts: Sequence[MapPart], threads: int | None = None) -> None
             threads,
         )
         if not all(finite):
-            raise ValueError(_bad_features_text(part.cells, f" of map {n}" if len(parts) > 1 else ""))
+            raise ValueError(bad_features_text(part.cells, f" of map {n}" if len(parts) > 1 else ""))
 
 
-def _bad_features_text(cells: NDArray, map_name: str) -> str:
+def bad_features_text(cells: NDArray, map_name: str) -> str:
+    """Return why (F, ...) cells that are not all finite are refused."""
     bad = ~np.isfinite(cells)
     f, *place = (int(i) for i in np.argwhere(bad)[0])
     return (
@@ -241,7 +252,7 @@ def _open(
     else:
         if shape is None:
             raise ValueError("expected shape=(Y, X) of the image beside maps, found none; a map does not know it")
-        parts, plane, outer = _open_maps(forest, features, shape), shape, shape
+        parts, plane, outer = open_maps(forest, features, shape), shape, shape
         checked = parts
     if sum(len(part.cells) for part in parts) != forest.n_features:
         found = features.shape if isinstance(features, np.ndarray) else [m.shape for m in features]
@@ -262,8 +273,14 @@ def _open_planes(features: NDArray) -> MapPart:
     return MapPart(cells, (1, 1), (0, 0), (cells.shape[1], columns))
 
 
-def _open_maps(forest: PixelForest, maps: Sequence[NDArray], shape: tuple[int, int]) -> list[MapPart]:
-    """Return maps with their places in an image of `shape`."""
+def open_maps(forest: PixelForest, maps: Sequence[C], shape: tuple[int, int]) -> list[MapPart[C]]:
+    """Return maps with their places in an image of `shape`.
+
+    Raises
+    ------
+    SpecMismatchError
+        If they are not those of the forest's spec.
+    """
     if forest.spec is None:
         parts = []
         for cells in maps:
@@ -272,7 +289,7 @@ def _open_maps(forest: PixelForest, maps: Sequence[NDArray], shape: tuple[int, i
         return parts
     specs = forest.spec.maps
     expected = [(len(m.channels), m.n_cells(shape[0]), m.n_cells(shape[1])) for m in specs]
-    if (found := [m.shape for m in maps]) != expected:
+    if (found := [tuple(m.shape) for m in maps]) != expected:
         raise SpecMismatchError(
             f"expected the maps {', '.join(m.name for m in specs)} of {forest.spec} as {expected} for an image of {shape}, found "
             f"{found}; give all of them, in this order"
