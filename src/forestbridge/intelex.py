@@ -5,12 +5,14 @@ keeps its most frequent class only. And one threshold in five is a training valu
 two: pixels on a threshold fall to the other side in every program that rounds otherwise.
 """
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.sklearn_forest import TreeArrays, tree_arrays
+from forestbridge.threads import cores, for_each, in_order
 
 
 def complete_trees(
@@ -33,22 +35,33 @@ def complete_trees(
     trees = [tree_arrays(tree) for tree in forest.estimators_]
     thresholds = _centre(rows, np.concatenate([t.feature for t in trees]), np.concatenate([t.threshold for t in trees]))
     ends = np.cumsum([len(t.feature) for t in trees])
-    return [
-        arrays._replace(threshold=threshold, value=_arrivals(tree, arrays, rows, classes, weights))
-        for tree, arrays, threshold in zip(forest.estimators_, trees, np.split(thresholds, ends[:-1]), strict=True)
-    ]
+    thresholds = np.split(thresholds, ends[:-1])
+
+    def complete(numbers: NDArray) -> list[TreeArrays]:
+        return [
+            trees[n]._replace(
+                threshold=thresholds[n], value=_arrivals(forest.estimators_[n], trees[n], rows, classes, weights)
+            )
+            for n in numbers
+        ]
+
+    return list(chain.from_iterable(in_order(complete, np.array_split(np.arange(len(trees)), cores()))))
 
 
 def _centre(rows: NDArray[np.float32], feature: NDArray, threshold: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the thresholds of some nodes, half-way between the nearest training values below and above."""
     centred, columns = threshold.copy(), np.ascontiguousarray(rows.T)
-    for f in np.unique(feature[feature >= 0]):
-        nodes = np.flatnonzero(feature == f)
-        values = np.sort(columns[f])
-        above = np.searchsorted(values, threshold[nodes], side="right")
-        between = (above > 0) & (above < len(values))
-        nodes, above = nodes[between], above[between]
-        centred[nodes] = (values[above - 1].astype(np.float64) + values[above]) / 2
+
+    def centre(features: NDArray) -> None:
+        for f in features:
+            nodes = np.flatnonzero(feature == f)
+            values = np.sort(columns[f])
+            above = np.searchsorted(values, threshold[nodes], side="right")
+            between = (above > 0) & (above < len(values))
+            nodes, above = nodes[between], above[between]
+            centred[nodes] = (values[above - 1].astype(np.float64) + values[above]) / 2
+
+    for_each(centre, np.array_split(np.unique(feature[feature >= 0]), cores()))
     return centred
 
 

@@ -66,6 +66,10 @@ SUBSAMPLE_LEAST = 0.1
 """With `subsample`, a tree draws 0.1 of the pixels, but no fewer than 1000, nor than make 50 of the rarest class. Scribbled pixels
 resemble their neighbours: what a tree does not draw costs less than 0.005 of accuracy (`docs/benchmarks.md`), 600 did cost more."""
 
+BINS = 64
+"""scikit-learn-intelex sorts the values of a feature into so many bins, and looks for thresholds between them. With its own 256 most
+bins of a small node are empty and cost a third of the time; accuracy is the same, or better by 0.001."""
+
 TOP_FEATURES = 10
 
 
@@ -231,7 +235,7 @@ def _fit(
     engine: Literal["sklearn", "sklearnex"],
 ) -> "RandomForestClassifier":
     """Grow a forest on the (N, F) features and (N,) label values of the labelled pixels."""
-    RandomForestClassifier = import_module(f"{engine}.ensemble").RandomForestClassifier  # both take the same arguments
+    RandomForestClassifier = import_module(f"{engine}.ensemble").RandomForestClassifier
     share = None
     if settings.subsample:
         rarest = np.unique(values, return_counts=True)[1].min()
@@ -248,6 +252,7 @@ def _fit(
         oob_score=True,
         random_state=seed,
         n_jobs=-1,
+        **({"max_bins": BINS} if engine == "sklearnex" else {}),
     )
     with warnings.catch_warnings():
         # few trees leave some pixels without a judge; `_evaluate` counts those that have one
@@ -264,6 +269,14 @@ def _trees_of_intelex(
     return complete_trees(forest, rows, index, weights)
 
 
+def _importances(forest: "RandomForestClassifier") -> NDArray[np.float64]:
+    """Return (F,) `feature_importances_`, whose threads cost more than they save."""
+    trees = [tree.tree_ for tree in forest.estimators_]
+    found = [tree.compute_feature_importances() for tree in trees if tree.node_count > 1]
+    mean = np.mean(found, axis=0) if found else np.zeros(forest.n_features_in_)
+    return mean / (mean.sum() or 1)
+
+
 def _evaluate(forest: "RandomForestClassifier", values: NDArray[np.int64], spec: EncoderSpec) -> dict[str, Any]:
     """Return out-of-bag accuracy and confusion matrix, and the most important features.
 
@@ -277,7 +290,7 @@ def _evaluate(forest: "RandomForestClassifier", values: NDArray[np.int64], spec:
         for truth in forest.classes_
     ]
     right = int(np.trace(np.asarray(confusion)))
-    importances = forest.feature_importances_  # computed anew at each look
+    importances = _importances(forest)
     order = np.argsort(-importances, kind="stable")[:TOP_FEATURES]
     return {
         "oob_accuracy": right / max(1, int(judged.sum())),
