@@ -273,7 +273,7 @@ def _importances(forest: "RandomForestClassifier") -> NDArray[np.float64]:
     """Return (F,) `feature_importances_`, whose threads cost more than they save."""
     trees = [tree.tree_ for tree in forest.estimators_]
     found = [tree.compute_feature_importances() for tree in trees if tree.node_count > 1]
-    mean = np.mean(found, axis=0) if found else np.zeros(forest.n_features_in_)
+    mean = np.mean(found, axis=0) if found else np.zeros(trees[0].n_features)
     return mean / (mean.sum() or 1)
 
 
