@@ -77,7 +77,7 @@ def run_task(task: Task, folder: Path, *, repeats: int, install: bool) -> Result
             try:
                 worker = stack.enter_context(Worker(python_of(contender, install=install), contender.name, place))
             except PeerError as error:
-                left_out.append(f"{contender.label}: {error}")
+                left_out.append(str(error))
             else:
                 workers.append((contender, worker))
         rounds = [[worker.run() for _, worker in workers] for _ in range(repeats + 1)][1:]

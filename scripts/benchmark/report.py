@@ -17,7 +17,7 @@ from peers import Figures
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 OURS, THEIRS = "#2050c8", "#b5651d"
 
@@ -135,7 +135,7 @@ def draw_ratios(results: Sequence[Result], path: Path) -> None:
 
 def draw_scaling(scaling: Sequence[Scaling], path: Path) -> None:
     """Draw CPU time per megapixel and extra memory by the size of the image."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for line in scaling:
         sizes = list(line.figures)
         cost = [np.array([f.cpu for f in line.figures[s]]) / s for s in sizes]
@@ -147,7 +147,9 @@ def draw_scaling(scaling: Sequence[Scaling], path: Path) -> None:
             axis.set_yscale("log")
             axis.xaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("{x:g}" if values is cost else NullFormatter())
+            axis.yaxis.set_minor_formatter(NullFormatter())
+            if values is cost:
+                axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             axis.set_xlabel("image, megapixels")
     axes[0].set_ylabel("CPU-seconds per megapixel")
     axes[1].set_ylabel("extra memory, MiB")
