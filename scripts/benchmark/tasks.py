@@ -137,7 +137,6 @@ TASKS = (
             Contender("training_sklearn", "scikit-learn's defaults"),
         ),
         "accuracy",
-        quick=True,
     ),
 )
 
