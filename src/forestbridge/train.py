@@ -68,7 +68,7 @@ resemble their neighbours: what a tree does not draw costs less than 0.005 of ac
 
 BINS = 64
 """scikit-learn-intelex sorts the values of a feature into so many bins, and looks for thresholds between them. With its own 256 most
-bins of a small node are empty and cost a third of the time; accuracy is the same, or better by 0.001."""
+bins of a small node are empty, and looking through them costs more than it brings: accuracy on phantoms is no lower with 64."""
 
 TOP_FEATURES = 10
 
