@@ -28,6 +28,7 @@ ORDER = [
     "forest",
     "sklearn_forest",
     "intelex",
+    "ilastik",
     "prune",
     "engine",
     "train",
@@ -43,7 +44,7 @@ ORDER = [
 ]
 """A module imports only from modules above it, and from its own folder."""
 
-HEAVY = ("torch", "sklearn", "onnxruntime", "zarr", "imagej", "numba", "bioimageio", "matplotlib")
+HEAVY = ("torch", "sklearn", "onnxruntime", "zarr", "imagej", "numba", "bioimageio", "matplotlib", "h5py")
 
 
 def modules() -> list[Path]:

@@ -8,6 +8,7 @@ from forestbridge.encoders import features, open_encoder
 from forestbridge.errors import ForestbridgeError
 from forestbridge.extract import extract
 from forestbridge.forest import PixelForest, load_forest
+from forestbridge.ilastik import Project, read_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
 from forestbridge.package import About, check_package, write_forest_package, write_package
@@ -27,6 +28,7 @@ __all__ = [
     "ForestbridgeError",
     "Image",
     "PixelForest",
+    "Project",
     "Scribbles",
     "as_image",
     "as_scribbles",
@@ -42,6 +44,7 @@ __all__ = [
     "phantom",
     "predict",
     "read_image",
+    "read_project",
     "read_scribbles",
     "train",
     "verify_store",

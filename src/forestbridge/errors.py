@@ -5,6 +5,7 @@
     ├── ImageError           3   an image file or array that cannot be used
     ├── LabelError           3   a set of scribbles that cannot be used
     ├── ForestError          3   a forest file that is damaged, hostile or not ours
+    ├── ProjectError         3   an ilastik project that is damaged, hostile, or of a kind that cannot be used
     ├── StoreError           4   a feature store that is damaged, incomplete or not ours
     │   └── SpecMismatchError 4  two things that were made with different encoders, or for different images
     ├── PackageError         5   a package that is damaged, hostile, or does not reproduce its own test
@@ -44,6 +45,12 @@ class LabelError(ForestbridgeError):
 
 class ForestError(ForestbridgeError):
     """A forest file that cannot be used."""
+
+    exit_code = 3
+
+
+class ProjectError(ForestbridgeError):
+    """An ilastik project that cannot be used."""
 
     exit_code = 3
 

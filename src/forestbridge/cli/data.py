@@ -16,6 +16,7 @@ from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.places import Places, check_places
 from forestbridge.cli.sources import LabelReading, Reading, is_store, open_image
 from forestbridge.encoders import NAMES
+from forestbridge.ilastik import is_project
 from forestbridge.image import describe_image
 from forestbridge.image.source import shown
 from forestbridge.labels import scribble_stats, write_new_labels
@@ -30,7 +31,12 @@ labels = typer.Typer(
 
 
 def info(
-    path: Annotated[Path, typer.Argument(help="An image, a feature store, a forest (.forest) or a package (.zip).")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="An image, a feature store, a forest (.forest), a package (.zip) or an ilastik project (.ilp)."
+        ),
+    ],
     axes: Axes = None,
     scene: Scene = None,
     json: Json = False,
@@ -48,6 +54,8 @@ def _facts(path: Path, reading: Reading, *, short: bool) -> dict[str, Any]:
         return {"kind": "package", "package_kind": facts.pop("kind"), **facts}
     if path.suffix.lower() == ".forest":
         return fb.load_forest(path).describe()
+    if is_project(path):
+        return fb.read_project(path).describe()
     if is_store(path):
         return store_facts(path)
     return {"kind": "image", **describe_image(open_image(path, reading))}

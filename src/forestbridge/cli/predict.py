@@ -14,7 +14,7 @@ from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.options import Axes, Channels, DryRun, Json, Nan, Overwrite, Scene, Trust
 from forestbridge.cli.output import print_json, print_path
 from forestbridge.cli.places import check_places, made_folder, places_for
-from forestbridge.cli.sources import Reading, image_or_store, is_store, with_like_line
+from forestbridge.cli.sources import Reading, image_or_store, is_store, open_forest, with_like_line
 from forestbridge.devices import find_gpu
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, SpecMismatchError
@@ -33,7 +33,10 @@ def predict(
         Path,
         typer.Option("--output", "-o", help=".tif .ome.tif .ome.zarr .npy .nrrd .png; for several sources a folder."),
     ],
-    forest: Annotated[Path | None, typer.Option(help="A forest; runs in forestbridge's own engine.")] = None,
+    forest: Annotated[
+        Path | None,
+        typer.Option(help="A forest, or an ilastik project (.ilp) with one; runs in forestbridge's own engine."),
+    ] = None,
     package: Annotated[Path | None, typer.Option(help="A package (.zip); runs its ONNX weights.")] = None,
     kind: Annotated[
         Kind | None, typer.Option(help="What to write; by default labels for .png, else probabilities.")
@@ -132,7 +135,7 @@ def _open_classifier(
     if given := [option for option, value in for_packages.items() if value is not None]:
         raise ValueError(f"expected {', '.join(given)} with --package only, found --forest; leave it out")
     found = str(find_gpu(device) or "cpu")  # once, before the first of several images
-    return Classifier(forest, fb.load_forest(forest), None, jobs=jobs, device=found)
+    return Classifier(forest, open_forest(forest), None, jobs=jobs, device=found)
 
 
 def _open_source(path: Path, classifier: Classifier, reading: Reading) -> Image | FeatureStore:

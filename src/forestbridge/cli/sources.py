@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import forestbridge as fb
 from forestbridge.encoders import Encoder, encoder_from_spec
 from forestbridge.errors import SpecMismatchError, StoreError
+from forestbridge.forest import PixelForest
+from forestbridge.ilastik import is_project
 from forestbridge.image import Image
 from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles, share_names
@@ -87,10 +89,12 @@ def spec_of(path: Path) -> EncoderSpec:
     """
     if is_store(path):
         return fb.open_store(path, allow_partial=True).spec
+    if is_project(path):
+        return fb.read_project(path).encoder.spec
     if path.suffix.lower() not in (".zip", ".forest"):
         raise StoreError(
-            f"expected a store (NAME.features.ome.zarr), forest (.forest) or package (.zip) for --like, found {shown(path)}; "
-            "give one of these"
+            "expected a store (NAME.features.ome.zarr), forest (.forest), package (.zip) or ilastik project (.ilp) for --like, "
+            f"found {shown(path)}; give one of these"
         )
     spec = fb.inspect_package(path).spec if path.suffix.lower() == ".zip" else fb.load_forest(path).spec
     if spec is None:
@@ -99,6 +103,17 @@ def spec_of(path: Path) -> EncoderSpec:
             "choose the encoder with --encoder"
         )
     return spec
+
+
+def open_forest(path: Path) -> PixelForest:
+    """Return the forest of a file, or the one that an ilastik project was trained to.
+
+    Raises
+    ------
+    ForestError, ProjectError
+        If it is neither, or cannot be used.
+    """
+    return fb.read_project(path).pixel_forest() if is_project(path) else fb.load_forest(path)
 
 
 class EncoderChoice(NamedTuple):
@@ -161,6 +176,8 @@ def labels_for(
     ValueError
         If there are not as many label files as sources; with one source all of them are merged.
     """
+    if not paths:
+        raise ValueError("expected the labels of each source, found none; give them with --labels A_LABELS.tif")
     groups = [list(paths)] if len(sources) == 1 else [[path] for path in paths]
     if len(groups) != len(sources):
         raise ValueError(

@@ -23,6 +23,7 @@ from forestbridge.cli.options import (
     Scene,
 )
 from forestbridge.cli.output import print_json, print_path, print_training
+from forestbridge.cli.projects import refuse_with_projects, training_of_projects
 from forestbridge.cli.sources import (
     EncoderChoice,
     LabelReading,
@@ -36,6 +37,7 @@ from forestbridge.encoders import Encoder, encoder_from_spec
 from forestbridge.errors import SpecMismatchError
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
+from forestbridge.ilastik import is_project
 from forestbridge.image import Image, check_same_kind
 from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles, check_scribbles, scribble_stats
@@ -47,18 +49,21 @@ Source = Image | FeatureStore
 
 def train(
     sources: Annotated[
-        list[Path], typer.Argument(help="Feature stores, or images (features are then computed on the fly).")
-    ],
-    labels: Annotated[
         list[Path],
+        typer.Argument(
+            help="Feature stores, or images (features are then computed on the fly); or ilastik projects, with their own labels."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="NAME.forest")],
+    labels: Annotated[
+        list[Path] | None,
         typer.Option(
             "--labels",
             "-l",
             metavar="FILE FILE ...",
             help="Scribbles of each source, in the same order; of one source, one or several files.",
         ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="NAME.forest")],
+    ] = None,
     names: Names = None,
     preset: Annotated[str, typer.Option(help=f"Forest settings: {', '.join(PRESETS)}.")] = "default",
     n_trees: Annotated[int | None, typer.Option(min=1, help="Number of trees instead of the preset's.")] = None,
@@ -96,10 +101,14 @@ def train(
     started = time.perf_counter()
     _check_forest_name(output, overwrite=overwrite)
     check_present(sources)
-    reading = Reading(axes, channels, nan, scene)
-    opened = [image_or_store(path, reading, allow_partial=allow_partial) for path in sources]
-    encoder = _encoder(opened, in_3d=in_3d)
-    scribbles = labels_for(opened, labels, names, LabelReading(label_axes, ignore, plane, merge))
+    reading, labelling = Reading(axes, channels, nan, scene), LabelReading(label_axes, ignore, plane, merge)
+    if any(is_project(path) for path in sources):
+        refuse_with_projects({"--labels": labels, "--names": names, "--3d": in_3d}, reading, labelling)
+        opened, scribbles, encoder = training_of_projects(sources)
+    else:
+        opened = [image_or_store(path, reading, allow_partial=allow_partial) for path in sources]
+        encoder = _encoder(opened, in_3d=in_3d)
+        scribbles = labels_for(opened, labels or [], names, labelling)
     if dry_run:
         _print_plan(output, scribbles, json=json)
         return

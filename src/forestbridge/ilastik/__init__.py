@@ -1,0 +1,5 @@
+"""ilastik projects in and out."""
+
+from forestbridge.ilastik.project import Project, is_project, read_project
+
+__all__ = ["Project", "is_project", "read_project"]

@@ -1,0 +1,369 @@
+"""An ilastik project (.ilp) in; its images, labels, features and forest out, as forestbridge has them.
+
+The file is HDF5 and is read as such: nothing in it is unpickled, no link is followed out of it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forestbridge.encoders.filters import FilterBank
+from forestbridge.errors import ProjectError
+from forestbridge.forest import PixelForest
+from forestbridge.ilastik.hdf5 import Node, open_hdf5
+from forestbridge.ilastik.labels import LanePoints, read_labels
+from forestbridge.ilastik.lanes import Lane, open_lane, read_lanes
+from forestbridge.ilastik.selection import (
+    Selection,
+    bank_of_selection,
+    check_feature_names,
+    columns_of_selection,
+    read_selection,
+)
+from forestbridge.ilastik.versions import parse_version
+from forestbridge.ilastik.vigra_forest import TreeNodes, VigraForest, read_forests
+from forestbridge.image import Image
+from forestbridge.image.source import shown
+from forestbridge.labels import DEFAULT_COLOURS, Scribbles, match_to_image
+from forestbridge.labels.check import MAX_CLASSES
+
+GROUP = "PixelClassification"
+FORESTS = f"{GROUP}/ClassifierForests"
+
+SUFFIX = ".ilp"
+
+CLASSIFIER = "parallelVigraRfLazyflowClassifier"
+"""ilastik's own random forest, as the text beside it names it; a text without it means another classifier."""
+
+
+@dataclass(frozen=True, eq=False)
+class Project:
+    """What an ilastik project of pixel classification holds.
+
+    Attributes
+    ----------
+    path
+        The file.
+    version, workflow, saved
+        ilastik's version and workflow, and when it was saved, as texts.
+    lanes
+        One per image; None for one without raw data.
+    selection
+        The selected features; None if there are none.
+    names, colours
+        Of the classes 1..K, in their order.
+    labels
+        Painted pixels by number of the image.
+    forest
+        The trees, in the project's own columns; None if the project was saved without.
+    feature_names
+        Those that the forest was trained on; empty in old projects.
+    """
+
+    path: Path
+    version: str
+    workflow: str
+    saved: str
+    lanes: tuple[Lane | None, ...]
+    selection: Selection | None
+    names: tuple[str, ...]
+    colours: tuple[str, ...]
+    labels: dict[int, LanePoints]
+    forest: VigraForest | None
+    feature_names: tuple[str, ...]
+
+    @property
+    def encoder(self) -> FilterBank:
+        """The filter bank of the selected features.
+
+        Raises
+        ------
+        ProjectError
+            If no feature is selected, the images differ in channels, or nothing tells how many channels they have.
+        """
+        if self.selection is None:
+            raise ProjectError(
+                f"{shown(self.path)}: expected selected features, found none; choose features in ilastik and save the project"
+            )
+        planes = {lane.sizes["Z"] for lane in self.lanes if lane is not None and lane.shape}
+        depth = max(planes, default=1 if self.selection.in_2d and all(self.selection.in_2d) else 2)
+        return bank_of_selection(self.selection, channels=self._channels(depth), planes=depth)
+
+    def _channels(self, planes: int) -> int:
+        assert self.selection is not None  # the caller has seen to that
+        found = {lane.sizes["C"] for lane in self.lanes if lane is not None and lane.shape}
+        if len(found) > 1:
+            raise ProjectError(
+                f"{shown(self.path)}: expected images with the same channels, found {sorted(found)}; the project is damaged"
+            )
+        if found:
+            return found.pop()
+        if self.forest is None:
+            raise ProjectError(
+                f"{shown(self.path)}: expected an image or a forest, which tell the number of channels, found neither; add an image"
+            )
+        each = bank_of_selection(self.selection, channels=1, planes=planes).spec.n_features
+        return max(1, self.forest.n_columns // each)
+
+    def pixel_forest(self) -> PixelForest:
+        """Return the project's own trees as a forest over its filter bank: it decides as ilastik does.
+
+        Returns
+        -------
+        forest
+            Its classes are 1..K, all that the project names; one without labels has probability 0 everywhere.
+
+        Raises
+        ------
+        ProjectError
+            If the project has no forest, or one over other features or classes than the project has now.
+        """
+        if self.forest is None:
+            raise ProjectError(
+                f"{shown(self.path)}: expected a trained forest, found none: the project was saved without, or its labels have changed "
+                f"since. Train in ilastik (Live Update) and save it, or here: forestbridge train {shown(self.path)} -o NAME.forest"
+            )
+        bank = self.encoder
+        if bank.spec.n_features != self.forest.n_columns:
+            raise ProjectError(
+                f"{shown(self.path)}: expected a forest over the {bank.spec.n_features} features that the project selects, found one "
+                f"over {self.forest.n_columns}; train in ilastik again and save, or here: forestbridge train {shown(self.path)} -o "
+                "NAME.forest"
+            )
+        assert self.selection is not None  # `encoder` has seen to that
+        check_feature_names(self.feature_names, self.selection, bank, shown(self.path))
+        columns = columns_of_selection(self.selection, bank)
+        trees = [self._complete(tree) for tree in self.forest.trees]
+        nodes = np.cumsum([0, *(len(tree.column) for tree in trees)])
+        leaves = np.cumsum([0, *(len(tree.leaves) for tree in trees)])
+        feature, left = [], []
+        for tree, first_node, first_leaf in zip(trees, nodes, leaves, strict=False):
+            is_leaf = tree.column < 0
+            feature.append(np.where(is_leaf, np.int32(-1), columns[tree.column]))
+            left.append(tree.left + np.where(is_leaf, first_leaf, first_node))
+        return PixelForest(
+            feature=np.concatenate(feature).astype(np.int32),
+            threshold=np.concatenate([tree.threshold for tree in trees]),
+            left=np.concatenate(left).astype(np.int32),
+            roots=nodes[:-1].astype(np.int32),
+            leaves=np.concatenate([tree.leaves for tree in trees]),
+            n_features=bank.spec.n_features,
+            classes=tuple(range(1, len(self.names) + 1)),
+            names=self.names,
+            colours=self.colours,
+            spec=bank.spec,
+            training={"engine": "ilastik", "sources": [self.path.name], "pixels": self._pixels()},
+            versions={"ilastik": self.version},
+        )
+
+    def _complete(self, tree: TreeNodes) -> TreeNodes:
+        """Return a tree with a column of leaves for each class that the project names."""
+        assert self.forest is not None  # the caller has seen to that
+        strange = [label for label in self.forest.labels if not 1 <= label <= len(self.names)]
+        if strange:
+            raise ProjectError(
+                f"{shown(self.path)}: expected a forest of the classes 1 to {len(self.names)}, found one of {strange[:10]} too; train in "
+                "ilastik again and save"
+            )
+        leaves = np.zeros((len(tree.leaves), len(self.names)), np.float32)
+        leaves[:, np.asarray(self.forest.labels) - 1] = tree.leaves
+        return tree._replace(leaves=leaves)
+
+    def _pixels(self) -> dict[str, int]:
+        values = np.concatenate([np.zeros(0, np.int64), *(lane.values for lane in self.labels.values())])
+        return {str(k): int(np.count_nonzero(values == k)) for k in range(1, len(self.names) + 1)}
+
+    def training_pairs(self) -> list[tuple[Image, Scribbles]]:
+        """Return each image that has labels, with them: what `forestbridge.train` takes.
+
+        Raises
+        ------
+        ProjectError
+            If nothing is labelled, or an image is not there.
+        """
+        pairs = []
+        for index, labels in sorted(self.labels.items()):
+            lane = self.lanes[index]
+            assert lane is not None  # `read_labels` has seen to that
+            image = open_lane(self.path, lane)
+            pairs.append((image, self._scribbles(labels, image)))
+        if not pairs:
+            raise ProjectError(
+                f"{shown(self.path)}: expected labels to train on, found none; paint some in ilastik and save the project"
+            )
+        return pairs
+
+    def _scribbles(self, labels: LanePoints, image: Image) -> Scribbles:
+        sizes = image.sizes
+        axes = "".join(a for a in "TZYX" if a in image.axes)
+        values = {int(v) for v in np.unique(labels.values)}
+        scribbles = Scribbles(
+            labels.points,
+            labels.values,
+            axes,
+            (sizes["T"], sizes["Z"], sizes["Y"], sizes["X"]),
+            {v: self.names[v - 1] for v in values},
+            {v: self.colours[v - 1] for v in values},
+            image.source,
+        )
+        return match_to_image(scribbles, image)
+
+    def first_image(self) -> Image | None:
+        """Return the first image of the project; None if it has none, or it cannot be opened from here."""
+        for lane in self.lanes:
+            if lane is not None:
+                try:
+                    return open_lane(self.path, lane)
+                except ProjectError:
+                    return None
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `forestbridge info` prints, as JSON values."""
+        pixels = self._pixels()
+        forest = None
+        if self.forest is not None:
+            nodes = sum(len(tree.column) for tree in self.forest.trees)
+            forest = {
+                "trees": len(self.forest.trees),
+                "nodes": nodes,
+                "features": self.forest.n_columns,
+                "classes": list(self.forest.labels),
+            }
+        return {
+            "kind": "ilastik project",
+            "workflow": self.workflow,
+            "ilastik": self.version,
+            "saved": self.saved,
+            "images": [None if lane is None else lane.describe() for lane in self.lanes],
+            "classes": [
+                {"value": k, "name": name, "colour": colour, "pixels": pixels[str(k)]}
+                for k, (name, colour) in enumerate(zip(self.names, self.colours, strict=True), start=1)
+            ],
+            "labelled_images": sorted(self.labels),
+            "selection": None if self.selection is None else self.selection.describe(),
+            "forest": forest,
+        }
+
+
+def is_project(path: str | Path) -> bool:
+    """Whether a path is named like an ilastik project."""
+    return Path(path).suffix.lower() == SUFFIX
+
+
+def read_project(path: str | Path) -> Project:
+    """Read an ilastik project of pixel classification.
+
+    Parameters
+    ----------
+    path
+        NAME.ilp of ilastik 0.6 to 1.4, of any workflow with one stage of pixel classification.
+
+    Raises
+    ------
+    ProjectError
+        If it is missing, damaged, hostile, of another workflow, or of ilastik 0.5.
+    """
+    path = Path(path)
+    with open_hdf5(path) as root:
+        version, workflow = _version(root), root.text("workflowName", "")
+        group = _group(root, workflow)
+        lanes = read_lanes(root)
+        labels = read_labels(group, lanes, version=parse_version(version), workflow=workflow)
+        forest = _forest(root)
+        names = _names(root, group, labels)
+        selection = read_selection(root)
+        return Project(
+            path=path,
+            version=version,
+            workflow=workflow,
+            saved=root.text("time", ""),
+            lanes=lanes,
+            selection=selection,
+            names=names,
+            colours=_colours(group, len(names)),
+            labels=labels,
+            forest=forest,
+            feature_names=tuple(root.texts(f"{FORESTS}/feature_names")) if forest else (),
+        )
+
+
+def _version(root: Node) -> str:
+    dataset = root.dataset("ilastikVersion")
+    if dataset is not None and dataset.dtype.kind == "f":
+        raise ProjectError(
+            f"{root.file}: expected a project of ilastik 0.6 or newer, found one of {root.scalar('ilastikVersion'):g}; open it in "
+            "ilastik and save it again"
+        )
+    if dataset is None:
+        raise ProjectError(
+            f"{root.file}: expected an ilastik project, found an HDF5 file without ilastikVersion; give a file NAME.ilp that ilastik saved"
+        )
+    return root.text("ilastikVersion")
+
+
+def _group(root: Node, workflow: str) -> Node:
+    """Return the group of the pixel classification; refuse workflows with none, or several."""
+    if root.members(f"{GROUP}0") or "utocontext" in workflow:
+        raise ProjectError(
+            f"{root.file}: expected a project with one stage of pixel classification, found autocontext ({workflow}): its second stage "
+            "classifies the probabilities of the first one, which a forest over filters cannot; train a Pixel Classification project on "
+            "the same labels (ilastik imports them)"
+        )
+    group = root.node(GROUP)
+    if group is None:
+        raise ProjectError(
+            f"{root.file}: expected a project of Pixel Classification, found the workflow {workflow!r}; give a project with a pixel "
+            "classifier"
+        )
+    return group
+
+
+def _forest(root: Node) -> VigraForest | None:
+    group = root.node(FORESTS)
+    if group is None or not group.members():
+        return None
+    kind = group.text("pickled_type", CLASSIFIER)  # looked at as a text, never unpickled
+    if CLASSIFIER not in kind:
+        raise ProjectError(
+            f"{root.file}: expected ilastik's own random forest, found another classifier ({shown(kind[:80])}), which is a pickle and can "
+            "run code; choose Parallel Random Forest in ilastik (Advanced, Classifier) and train again"
+        )
+    forest = read_forests(group)
+    if group.has("known_labels"):
+        known = tuple(int(v) for v in group.array("known_labels", kinds="iu", ndim=1, most=2**16))
+        if known != forest.labels:
+            raise ProjectError(
+                f"{root.file}: expected the classes {list(known)[:20]} in the forests, as known_labels says, found "
+                f"{list(forest.labels)[:20]}; train in ilastik again"
+            )
+    return forest
+
+
+def _names(root: Node, group: Node, labels: dict[int, LanePoints]) -> tuple[str, ...]:
+    """Return the class names; "Label 1", ... for projects that do not keep any."""
+    names = group.texts("LabelNames")
+    largest = max((int(lane.values.max()) for lane in labels.values()), default=0)
+    if not names and largest <= MAX_CLASSES:
+        names = [f"Label {k}" for k in range(1, largest + 1)]
+    if largest > len(names) or len(names) > MAX_CLASSES:
+        raise ProjectError(
+            f"{root.file}: expected labels of the classes 1 to {min(len(names), MAX_CLASSES)}, found {max(largest, len(names))}; remove "
+            "these labels in ilastik and save the project"
+        )
+    doubles = {name for name in names if names.count(name) > 1}
+    return tuple(
+        f"{name} {k}" if name in doubles or not name.strip() else name for k, name in enumerate(names, start=1)
+    )
+
+
+def _colours(group: Node, n: int) -> tuple[str, ...]:
+    colours = [DEFAULT_COLOURS[k % len(DEFAULT_COLOURS)] for k in range(n)]
+    if group.has("LabelColors"):
+        found = group.array("LabelColors", kinds="iu", ndim=2, most=2**16) if n else np.zeros((0, 3), np.int64)
+        for k, rgb in enumerate(found[:n]):
+            if len(rgb) == 3 and (rgb >= 0).all() and (rgb <= 255).all():
+                colours[k] = "#{:02x}{:02x}{:02x}".format(*(int(v) for v in rgb))
+    return tuple(colours)
