@@ -8,7 +8,7 @@ from forestbridge.encoders import features, open_encoder
 from forestbridge.errors import ForestbridgeError
 from forestbridge.extract import extract
 from forestbridge.forest import PixelForest, load_forest
-from forestbridge.ilastik import Project, read_project
+from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
 from forestbridge.package import About, check_package, write_forest_package, write_package
@@ -53,4 +53,5 @@ __all__ = [
     "write_overlay",
     "write_package",
     "write_probabilities",
+    "write_project",
 ]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import typer
 from typer.main import get_command
 
-from forestbridge.cli import data, demo, package
+from forestbridge.cli import data, demo, ilastik, package
 from forestbridge.cli.errors import UsageError, error_message, exit_code
 from forestbridge.cli.extract import extract
 from forestbridge.cli.messages import messages_on_stderr, say
@@ -42,6 +42,8 @@ app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
 app.command()(data.verify)
+package.app.command(cls=SeveralValues)(ilastik.convert)
+package.app.command(cls=SeveralValues)(ilastik.ilastik)
 app.add_typer(package.app)
 
 

@@ -1,4 +1,4 @@
-"""Packages: fused, forest, inspect, check, build. Also installed as ``ff-package``."""
+"""Packages: fused, forest, convert, ilastik, inspect, check, build. Also installed as ``ff-package``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +12,11 @@ from forestbridge.cli.options import HELP, Axes, Channels, DryRun, Json, Overwri
 from forestbridge.cli.output import print_json, print_path, print_result, print_text
 from forestbridge.cli.package_facts import package_facts
 from forestbridge.cli.parsing import SeveralValues
-from forestbridge.cli.sources import Reading, open_image
+from forestbridge.cli.sources import Reading, open_forest, open_image
 from forestbridge.consumers import format_consumer_table
 from forestbridge.encoders.features import check_image
 from forestbridge.files import check_output
+from forestbridge.forest import PixelForest
 from forestbridge.image.source import shown
 from forestbridge.package import FORMATS, About, CheckReport, build_recipe, format_check
 
@@ -34,7 +35,7 @@ def _options(version: Version = False) -> None:
     """bioimage.io packages: write, inspect, check."""
 
 
-Forest = Annotated[Path, typer.Argument(help="NAME.forest")]
+Forest = Annotated[Path, typer.Argument(help="NAME.forest, or an ilastik project (.ilp) with one.")]
 Image = Annotated[
     Path | None,
     typer.Option(
@@ -62,15 +63,32 @@ Formats = Annotated[
 
 
 class Order(NamedTuple):
-    """What a package is made from and where it goes: the options of `fused` and `forest`."""
+    """Where a package goes and what goes into it beside the forest: the options of `fused`, `forest` and `convert`."""
 
-    forest: Path
     output: Path
     image: Path | None
     reading: Reading
     about: About
     formats: tuple[str, ...]
     overwrite: bool
+
+    def check(self) -> None:
+        """Refuse a name that is no package's, an output that is there, and formats that are not known.
+
+        Raises
+        ------
+        ValueError, OutputExistsError, ResourceError
+            With what is wrong.
+        """
+        check_package_name(self.output, overwrite=self.overwrite)
+        if unknown := set(self.formats) - set(FORMATS):
+            raise ValueError(
+                f"expected weight formats of {', '.join(FORMATS)}, found {', '.join(sorted(unknown))}; leave it out"
+            )
+
+    def picture(self) -> "fb.Image | None":
+        """Return the image whose middle travels in the package; None if none was given."""
+        return open_image(self.image, self.reading) if self.image else None
 
 
 @app.command(cls=SeveralValues)
@@ -97,10 +115,11 @@ def fused(
 
     Example: [bold]ff-package fused nuclei.forest --image a.tif -o nuclei.zip[/bold]
     """
-    about = _about(name, author, description, license)
+    about = about_of(name, author, description, license)
     reading = Reading(axes, channels, scene=scene)
-    order = Order(forest, output, test_image or image, reading, about, tuple(formats or FORMATS), overwrite)
-    _write(fb.write_package, order, dry_run=dry_run, json=json)
+    order = Order(output, test_image or image, reading, about, tuple(formats or FORMATS), overwrite)
+    order.check()
+    write_ordered(fb.write_package, open_forest(forest), order.picture(), order, dry_run=dry_run, json=json)
 
 
 @app.command(cls=SeveralValues)
@@ -127,40 +146,51 @@ def forest(
 
     Example: [bold]ff-package forest nuclei.forest --image a.tif -o nuclei_forest.zip[/bold]
     """
-    about = _about(name, author, description, license)
+    about = about_of(name, author, description, license)
     reading = Reading(axes, channels, scene=scene)
-    order = Order(forest, output, test_image or image, reading, about, tuple(formats or FORMATS), overwrite)
-    _write(fb.write_forest_package, order, dry_run=dry_run, json=json)
+    order = Order(output, test_image or image, reading, about, tuple(formats or FORMATS), overwrite)
+    order.check()
+    write_ordered(fb.write_forest_package, open_forest(forest), order.picture(), order, dry_run=dry_run, json=json)
 
 
-def _about(name: str | None, authors: list[str] | None, description: str | None, license: str) -> About:
+def about_of(name: str | None, authors: list[str] | None, description: str | None, license: str) -> About:
+    """Return what the options say about a package."""
     people = tuple({"name": a} for a in authors) if authors else About().authors
     return About(name=name, authors=people, description=description, license=license)
 
 
-def _write(write: Callable[..., CheckReport], order: Order, *, dry_run: bool, json: bool) -> None:
-    _check_name(order.output, overwrite=order.overwrite)
-    if unknown := set(order.formats) - set(FORMATS):
-        raise ValueError(
-            f"expected weight formats of {', '.join(FORMATS)}, found {', '.join(sorted(unknown))}; leave it out"
-        )
-    loaded = fb.load_forest(order.forest)
-    picture = open_image(order.image, order.reading) if order.image else None
-    if picture is not None and loaded.spec is not None:
-        check_image(loaded.spec, picture)
-    _say_what_travels(order)
+def write_ordered(
+    write: Callable[..., CheckReport],
+    forest: PixelForest,
+    picture: "fb.Image | None",
+    order: Order,
+    *,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Write a package, or say what would be written, and print what its check found."""
+    if picture is not None and forest.spec is not None:
+        check_image(forest.spec, picture)
+    _say_what_travels(order, picture)
     if dry_run:
         _print_plan(order, json=json)
         return
     report = write(
-        order.output, loaded, image=picture, about=order.about, formats=order.formats, overwrite=order.overwrite
+        order.output, forest, image=picture, about=order.about, formats=order.formats, overwrite=order.overwrite
     )
     _print_report(report, json=json)
     if not json:
         print_path(order.output)
 
 
-def _check_name(output: Path, *, overwrite: bool) -> None:
+def check_package_name(output: Path, *, overwrite: bool) -> None:
+    """Refuse an output that is not named like a package, or that is there.
+
+    Raises
+    ------
+    ValueError, OutputExistsError, ResourceError
+        With what is wrong.
+    """
     if output.suffix != ".zip":
         raise ValueError(
             f"expected a package named NAME.zip, found {shown(output)}; give -o {shown(output.with_suffix('.zip'))}"
@@ -168,14 +198,14 @@ def _check_name(output: Path, *, overwrite: bool) -> None:
     check_output(output, overwrite=overwrite)
 
 
-def _say_what_travels(order: Order) -> None:
+def _say_what_travels(order: Order, picture: "fb.Image | None") -> None:
     """Tell what others will see in the package."""
     if order.about.authors == About().authors:
         say(f"no --author given: the package names {order.about.authors[0]['name']!r}")
-    if order.image is None:
+    if picture is None:
         say("no --image given: the test image is synthetic")
     else:
-        say(f"a crop of {shown(order.image)} travels in the zip as test image; choose another with --test-image")
+        say(f"a crop of {picture.source} travels in the zip as test image; choose another with --test-image")
     say(f"licence {order.about.license}; choose another with --license")
 
 
@@ -222,7 +252,7 @@ def build(
 
     Example: [bold]ff-package build model_packages/tissue_filters -o tissue_filters.zip[/bold]
     """
-    _check_name(output, overwrite=overwrite)
+    check_package_name(output, overwrite=overwrite)
     report = build_recipe(folder, output, overwrite=overwrite)
     _print_report(report, json=json)
     if not json:
