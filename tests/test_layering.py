@@ -35,6 +35,7 @@ ORDER = [
     "assemble",
     "predict_torch",
     "predict",
+    "export",
     "graphs",
     "package",
     "runner",

@@ -6,6 +6,7 @@ image → encoder → feature store → scribbles → forest → package → the
 from forestbridge.archive import inspect_package
 from forestbridge.encoders import features, open_encoder
 from forestbridge.errors import ForestbridgeError
+from forestbridge.export import export_features
 from forestbridge.extract import extract
 from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
@@ -33,6 +34,7 @@ __all__ = [
     "as_image",
     "as_scribbles",
     "check_package",
+    "export_features",
     "extract",
     "features",
     "forest_from_sklearn",

@@ -42,6 +42,7 @@ def assemble(
     out: str | Path | None = None,
     overwrite: bool = False,
     provenance: Mapping[str, str] | None = None,
+    format: str | None = None,
 ) -> Any:
     """Put pieces together, in memory or tile by tile into a file.
 
@@ -54,7 +55,7 @@ def assemble(
     kind
         What is kept of the probabilities.
     out
-        File to write; the format follows the suffix. Without it the array is returned.
+        File to write; the format follows the suffix, or is `format`. Without it the array is returned.
 
     Returns
     -------
@@ -73,14 +74,14 @@ def assemble(
         raise ValueError(f"expected one of the results {', '.join(KINDS)}, found {kind!r}")
     info = _result_info(image, classes, kind, provenance or {})
     if out is not None:
-        with create_result(out, info, overwrite=overwrite) as writer:
+        with create_result(out, info, overwrite=overwrite, format=format) as writer:
             for piece in pieces:
-                region = _region(piece, info)
-                writer.write(region, _block(piece, info))
+                region = region_of(piece, info)
+                writer.write(region, block_of(piece, info))
         return Path(out)
     result = np.empty(info.shape, info.dtype)
     for piece in pieces:
-        result[_region(piece, info)] = _block(piece, info)
+        result[region_of(piece, info)] = block_of(piece, info)
     return result
 
 
@@ -130,10 +131,11 @@ def _result_info(image: ImageShape, classes: Classes, kind: Kind, provenance: Ma
         names=classes.names,
         colours=classes.colours,
         provenance=provenance,
+        title=kind,
     )
 
 
-def _region(piece: Piece, info: ResultInfo) -> tuple[slice, ...]:
+def region_of(piece: Piece, info: ResultInfo) -> tuple[slice, ...]:
     """Return where a piece lies in the result, one slice per axis."""
     spatial = piece.core if len(piece.core) == 3 else (slice(piece.z, (piece.z or 0) + 1), *piece.core)
     place = {
@@ -144,7 +146,7 @@ def _region(piece: Piece, info: ResultInfo) -> tuple[slice, ...]:
     return tuple(place[a] for a in info.axes)
 
 
-def _block(piece: Piece, info: ResultInfo) -> NDArray:
+def block_of(piece: Piece, info: ResultInfo) -> NDArray:
     """Return what is written for a piece, in the axes of the result."""
     block = piece.answer if len(piece.core) == 3 else piece.answer[:, None]  # (C, y, x) -> (C, 1, y, x)
     full = block[None]  # (1, C, z, y, x)

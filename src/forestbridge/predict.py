@@ -53,6 +53,7 @@ def predict(
     jobs: int | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    format: str | None = None,
 ) -> Any:
     """Classify every pixel of an image.
 
@@ -66,8 +67,8 @@ def predict(
         "probabilities", "labels" (the painted value of the most probable class) or "uncertainty" (1 minus the distance of the two
         largest probabilities).
     out
-        File to write tile by tile; the format follows the suffix (.tif .ome.tif .ome.zarr .npy .nrrd .png). Without it the result
-        is returned.
+        File to write tile by tile; the format follows the suffix (.tif .ome.tif .ome.zarr .h5 .npy .nrrd .png). Without it the
+        result is returned.
     overwrite
         Whether `out` may replace a file.
     jobs
@@ -77,6 +78,8 @@ def predict(
         forest answers the same to the bit; filters differ in the last bit of a few features in a million.
     progress
         Told after each tile.
+    format
+        Where the suffix leaves a choice: "ome-zarr-0.4" in place of 0.5, for ilastik.
 
     Returns
     -------
@@ -116,7 +119,46 @@ def predict(
     provenance = {"encoder": str(forest.spec), "image": image.source}
     if run.device is not None:
         provenance["device"] = str(run.device)
-    return assemble(pieces, image, classes, kind=kind, out=out, overwrite=overwrite, provenance=provenance)
+    return assemble(
+        pieces, image, classes, kind=kind, out=out, overwrite=overwrite, provenance=provenance, format=format
+    )
+
+
+def predict_pieces(
+    image: Image,
+    forest: PixelForest,
+    *,
+    kind: Kind,
+    region: tuple[slice, ...],
+    jobs: int | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Iterator[Piece]:
+    """Yield the pieces of an image that have a pixel in a region, for callers that put them together themselves.
+
+    Parameters
+    ----------
+    image, forest, kind, jobs, device, progress
+        As for `predict`.
+    region
+        (t, z, y, x) slices with start and stop. The values do not depend on it.
+
+    Raises
+    ------
+    ImageError, ResourceError
+        As `predict`.
+    """
+    assert forest.spec is not None
+    check_image(forest.spec, image)
+    run = _Run(forest, kind, jobs, progress, find_gpu(device), region)
+    yield from _predict_image(image, encoder_from_spec(forest.spec), run)
+
+
+def meets(place: TileOfImage, region: tuple[slice, ...]) -> bool:
+    """Whether a tile has a pixel in a region (t, z, y, x)."""
+    core = place.tile.core if len(place.tile.core) == 3 else (slice(place.z, (place.z or 0) + 1), *place.tile.core)
+    tile = (slice(place.t, place.t + 1), *core)
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(tile, region, strict=True))
 
 
 class _Run(NamedTuple):
@@ -127,6 +169,7 @@ class _Run(NamedTuple):
     jobs: int | None
     progress: Progress | None
     device: "torch.device | None"
+    region: tuple[slice, ...] | None = None
 
     def piece(self, place: TileOfImage, probabilities: NDArray[np.float32]) -> Piece:
         """Return what is kept of a tile's probabilities."""
@@ -167,6 +210,8 @@ def _predict_image(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
         return run.piece(place, engine.predict(forest, stored, threads=1))
 
     tiles = _by_squares(tiles_of(encoder.spec, image))
+    if run.region is not None:
+        tiles = [place for place in tiles if meets(place, run.region)]
     yield from run.told(in_order(work, tiles, run.jobs), len(tiles))
 
 

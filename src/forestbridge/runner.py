@@ -73,6 +73,7 @@ class Package:
         overwrite: bool = False,
         tile: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        format: str | None = None,
     ) -> Any:
         """Classify every pixel of an image.
 
@@ -80,7 +81,7 @@ class Package:
         ----------
         image
             An image, or an array (Y, X), (C, Y, X) or (C, Z, Y, X). Stacks and series go plane by plane through 2D packages.
-        kind, out, overwrite, progress
+        kind, out, overwrite, progress, format
             As in `forestbridge.predict`.
         tile
             Wanted length of a window in pixels; the nearest allowed length is taken.
@@ -112,6 +113,7 @@ class Package:
             kind=kind,
             out=out,
             overwrite=overwrite,
+            format=format,
             provenance=provenance,
         )
 

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from forestbridge.cli import data, demo, ilastik, package
 from forestbridge.cli.errors import UsageError, error_message, exit_code
+from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
 from forestbridge.cli.messages import messages_on_stderr, say
 from forestbridge.cli.options import HELP, Version
@@ -41,6 +42,7 @@ app.command(cls=SeveralValues)(extract)
 app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
+app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
 package.app.command(cls=SeveralValues)(ilastik.convert)
 package.app.command(cls=SeveralValues)(ilastik.ilastik)

@@ -9,6 +9,7 @@ import typer
 from forestbridge.cli.errors import exit_code
 from forestbridge.cli.messages import say
 from forestbridge.errors import ForestbridgeError, ImageError, InterruptedRunError, ResourceError
+from forestbridge.image.hdf5 import split_internal
 from forestbridge.image.source import shown
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def check_present(paths: Sequence[Path]) -> None:
     ImageError
         With all paths that lead nowhere.
     """
-    missing = [shown(path) for path in paths if not path.exists()]
+    missing = [shown(path) for path in paths if not Path(split_internal(path)[0]).exists()]
     if missing and len(paths) > 1:
         raise ImageError(
             f"expected {len(paths)} inputs, found nothing at {len(missing)} of them: {', '.join(missing)}; check the paths"

@@ -44,6 +44,13 @@ Plane = Annotated[
 Like = Annotated[
     Path | None, typer.Option(help="Take the encoder and its settings from this store, forest or package.")
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where the suffix leaves a choice: ome-zarr-0.4 for .ome.zarr, which ilastik reads; 0.5 is the default.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 DryRun = Annotated[

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from forestbridge.errors import OutputExistsError
 from forestbridge.files import check_output
 from forestbridge.image import base_name, check_distinct_names
+from forestbridge.image.hdf5 import split_internal
 from forestbridge.image.source import shown
 
-FILES = (".tif", ".tiff", ".zarr", ".npy", ".nrrd", ".png")
+FILES = (".tif", ".tiff", ".zarr", ".h5", ".hdf5", ".npy", ".nrrd", ".png")
 """An output named so is one file (or one .zarr), whatever is there."""
 
 
@@ -55,7 +56,7 @@ def check_places(sources: Sequence[Path], places: Places, *, overwrite: bool) ->
     ValueError
         If an output is one of the inputs.
     """
-    inputs = {path.resolve() for path in sources}
+    inputs = {Path(split_internal(path)[0]).resolve() for path in sources}
     if same := [shown(place) for place in places.paths if place.resolve() in inputs]:
         raise ValueError(
             f"expected outputs apart from the inputs, found that {', '.join(same)} is both; give another name with -o"

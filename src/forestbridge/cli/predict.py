@@ -11,7 +11,7 @@ import forestbridge as fb
 from forestbridge.assemble import Kind
 from forestbridge.cli.batch import Failure, check_present, end, for_each
 from forestbridge.cli.messages import progress_bar
-from forestbridge.cli.options import Axes, Channels, DryRun, Json, Nan, Overwrite, Scene, Trust
+from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust
 from forestbridge.cli.output import print_json, print_path
 from forestbridge.cli.places import check_places, made_folder, places_for
 from forestbridge.cli.sources import Reading, image_or_store, is_store, open_forest, with_like_line
@@ -21,7 +21,7 @@ from forestbridge.errors import ImageError, SpecMismatchError
 from forestbridge.forest import PixelForest
 from forestbridge.image import Image
 from forestbridge.image.source import shown
-from forestbridge.image.writers import result_suffix
+from forestbridge.image.writers import result_format
 from forestbridge.runner import Package
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import FeatureStore
@@ -31,7 +31,9 @@ def predict(
     sources: Annotated[list[Path], typer.Argument(help="Images or feature stores.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help=".tif .ome.tif .ome.zarr .npy .nrrd .png; for several sources a folder."),
+        typer.Option(
+            "--output", "-o", help=".tif .ome.tif .ome.zarr .h5 .npy .nrrd .png; for several sources a folder."
+        ),
     ],
     forest: Annotated[
         Path | None,
@@ -42,6 +44,7 @@ def predict(
         Kind | None, typer.Option(help="What to write; by default labels for .png, else probabilities.")
     ] = None,
     suffix: Annotated[str, typer.Option(help="For several sources: what follows their names.")] = "_probabilities.tif",
+    format: Format = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto: a GPU if there is one.")] = "cpu",
     tile: Annotated[int | None, typer.Option(min=1, help="For packages: wanted length of a tile in pixels.")] = None,
     jobs: Annotated[
@@ -69,7 +72,7 @@ def predict(
     places = places_for(sources, output, suffix)
     check_places(sources, places, overwrite=overwrite)
     for place in places.paths:
-        result_suffix(place)
+        result_format(place, format)
     classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust, jobs=jobs)
     options = {"reading": Reading(axes, channels, nan, scene), "kind": kind, "json": json}
     pairs = list(zip(sources, places.paths, strict=True))
@@ -78,7 +81,7 @@ def predict(
     else:
         with made_folder(places.folder):
             outputs, failures = for_each(
-                pairs, partial(_predict, classifier=classifier, overwrite=overwrite, **options)
+                pairs, partial(_predict, classifier=classifier, overwrite=overwrite, format=format, **options)
             )
     if json:
         print_json(_document(outputs, failures, dry_run=dry_run))
@@ -175,12 +178,19 @@ def _predict(
     reading: Reading,
     kind: Kind | None,
     overwrite: bool,
+    format: str | None,
     json: bool,
 ) -> Path:
     """Write the result of one source."""
     source = _open_source(path, classifier, reading)
     with progress_bar(f"predict {path.name}") as progress:
-        options = {"kind": _kind(kind, output), "out": output, "overwrite": overwrite, "progress": progress}
+        options = {
+            "kind": _kind(kind, output),
+            "out": output,
+            "overwrite": overwrite,
+            "format": format,
+            "progress": progress,
+        }
         if classifier.package is not None and isinstance(source, Image):
             classifier.package.predict(source, tile=classifier.tile, **options)
         else:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.errors import ProjectError
-from forestbridge.ilastik.axes import axes_of_tags, channels_last
-from forestbridge.ilastik.hdf5 import Node
 from forestbridge.ilastik.lanes import Lane
 from forestbridge.ilastik.versions import Version, parse_version
+from forestbridge.image.axistags import axes_of_tags, channels_last
+from forestbridge.image.hdf5_nodes import Node
 
 GROUP = "LabelSets"
 

@@ -2,26 +2,24 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from forestbridge.errors import ImageError, ProjectError
-from forestbridge.ilastik.axes import axes_of_tags
-from forestbridge.ilastik.hdf5 import Node, open_hdf5
 from forestbridge.image import Image, read_image
-from forestbridge.image.lazy import arrange
-from forestbridge.image.source import Source, open_source, shown
+from forestbridge.image.axistags import axes_of_tags
+from forestbridge.image.hdf5_nodes import Kind, Node
+from forestbridge.image.source import shown
 
 _logger = logging.getLogger(__name__)
+
+PROJECT = Kind("an ilastik project (.ilp)", ProjectError, "open the project in ilastik and save it again")
 
 GROUP = "Input Data"
 ROLE = "Raw Data"
 
-Kind = Literal["embedded", "file", "url"]
+Where = Literal["embedded", "file", "url"]
 
 LETTERS = {2: "yx", 3: "zyx", 4: "zyxc", 5: "tzyxc"}
 """Axes by number of dimensions, where an old project does not say; with three, yxc if the last one is short."""
@@ -46,7 +44,7 @@ class Lane:
     """
 
     name: str
-    kind: Kind
+    kind: Where
     path: str
     axes: str
     shape: tuple[int, ...]
@@ -86,7 +84,7 @@ def read_lanes(root: Node) -> tuple[Lane | None, ...]:
 def _read_lane(root: Node, info: Node) -> Lane:
     path = info.text("filePath", "")
     inner = info.text("inner_path", "")
-    kind: Kind = "embedded" if info.text("location", "") == "ProjectInternal" else "file"
+    kind: Where = "embedded" if info.text("location", "") == "ProjectInternal" else "file"
     if "://" in path and kind == "file":
         kind = "url"
     if kind == "embedded" and not inner:
@@ -115,32 +113,6 @@ def _likely_axes(shape: tuple[int, ...]) -> str:
     if len(shape) == 3 and shape[-1] <= 4:
         return "yxc"
     return LETTERS.get(len(shape), "")
-
-
-@dataclass(frozen=True)
-class EmbeddedPixels:
-    """The pixels of an image inside a project; no file is open between two reads."""
-
-    file: Source
-    dataset: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def read(self, region: tuple[slice, ...]) -> NDArray:
-        """Return a region."""
-        with open_hdf5(Path(self.file.path)) as root:
-            dataset = root.dataset(self.dataset)
-            if dataset is None or tuple(dataset.shape) != self.shape:
-                raise ImageError(
-                    f"{self.file.name}: expected the image {self.dataset} of the shape {self.shape}, found another; the project was "
-                    "changed since it was opened"
-                )
-            try:
-                return np.asarray(dataset[region])
-            except (OSError, RuntimeError) as error:
-                raise ImageError(
-                    f"{self.file.name}: expected the pixels of {self.dataset}, found damaged ones ({error}); copy the project again"
-                ) from error
 
 
 def open_lane(project: Path, lane: Lane) -> Image:
@@ -186,13 +158,8 @@ def open_lane(project: Path, lane: Lane) -> Image:
 
 
 def _open_embedded(project: Path, lane: Lane) -> Image:
-    source = open_source(project)
-    with open_hdf5(project) as root:
-        dataset = root.dataset(lane.path)
-        assert dataset is not None  # `read_lanes` has seen it
-        pixels = EmbeddedPixels(source, lane.path, tuple(dataset.shape), dataset.dtype)
-    array, axes = arrange(pixels, lane.axes.upper(), source, axes=None, alpha=False)
-    return Image(array, axes, pixel_size={}, source=f"{shown(project)}: {lane.name}")
+    image = read_image(project / lane.path.strip("/"), axes=lane.axes)
+    return replace(image, source=f"{shown(project)}: {lane.name}")
 
 
 def _find_file(project: Path, lane: Lane) -> Path:

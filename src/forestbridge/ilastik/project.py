@@ -12,9 +12,8 @@ import numpy as np
 from forestbridge.encoders.filters import FilterBank
 from forestbridge.errors import ProjectError
 from forestbridge.forest import PixelForest
-from forestbridge.ilastik.hdf5 import Node, open_hdf5
 from forestbridge.ilastik.labels import LanePoints, read_labels
-from forestbridge.ilastik.lanes import Lane, open_lane, read_lanes
+from forestbridge.ilastik.lanes import PROJECT, Lane, open_lane, read_lanes
 from forestbridge.ilastik.selection import (
     Selection,
     bank_of_selection,
@@ -25,6 +24,7 @@ from forestbridge.ilastik.selection import (
 from forestbridge.ilastik.versions import parse_version
 from forestbridge.ilastik.vigra_forest import TreeNodes, VigraForest, read_forests
 from forestbridge.image import Image
+from forestbridge.image.hdf5_nodes import Node, open_hdf5
 from forestbridge.image.source import shown
 from forestbridge.labels import DEFAULT_COLOURS, Scribbles, match_to_image
 from forestbridge.labels.check import MAX_CLASSES
@@ -267,7 +267,7 @@ def read_project(path: str | Path) -> Project:
         If it is missing, damaged, hostile, of another workflow, or of ilastik 0.5.
     """
     path = Path(path)
-    with open_hdf5(path) as root:
+    with open_hdf5(path, PROJECT) as root:
         version, workflow = _version(root), root.text("workflowName", "")
         group = _group(root, workflow)
         lanes = read_lanes(root)

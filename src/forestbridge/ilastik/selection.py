@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from forestbridge.encoders.filter_kernels import FEATURE_NAMES, MAX_SCALE, Filter
 from forestbridge.encoders.filters import FilterBank, open_filter_bank
 from forestbridge.errors import ProjectError
-from forestbridge.ilastik.hdf5 import Node
+from forestbridge.image.hdf5_nodes import Node
 
 GROUP = "FeatureSelections"
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.errors import ProjectError
-from forestbridge.ilastik.hdf5 import Node
+from forestbridge.image.hdf5_nodes import Node
 
 if TYPE_CHECKING:
     import h5py

@@ -17,9 +17,9 @@ from forestbridge.encoders.filter_kernels import FEATURE_NAMES
 from forestbridge.errors import ForestError, ImageError, LabelError
 from forestbridge.files import check_output, new_file
 from forestbridge.forest import PixelForest
-from forestbridge.ilastik.axes import tags_of_axes
 from forestbridge.ilastik.vigra_forest import TreeNodes, write_forest
 from forestbridge.image import Image
+from forestbridge.image.axistags import tags_of_axes
 from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles, match_to_image
 

@@ -97,7 +97,8 @@ def create_imagej_tiff(path: Path, info: ResultInfo) -> MappedTarget:
     metadata: dict[str, object] = {"axes": axes, "unit": "micron" if size else "pixel"}
     metadata |= {"spacing": size["z"]} if "z" in size and "Z" in axes else {}
     metadata |= {"finterval": info.frame_interval} if info.frame_interval is not None and "T" in axes else {}
-    metadata["min"], metadata["max"] = (0.0, float(max(info.classes, default=1))) if info.is_labels else (0.0, 1.0)
+    if (limits := (0.0, float(max(info.classes, default=1))) if info.is_labels else info.limits) is not None:
+        metadata["min"], metadata["max"] = limits
     metadata["Info"] = "".join(f"{k}: {v}\n" for k, v in info.facts().items())
     if info.is_labels and max(info.classes, default=0) < 256:
         metadata["max"] = 255.0  # then label k is shown in colour k of the table
@@ -105,7 +106,7 @@ def create_imagej_tiff(path: Path, info: ResultInfo) -> MappedTarget:
     elif "C" in axes:
         sizes = info.sizes
         metadata["Labels"] = list(info.names) * (sizes.get("T", 1) * sizes.get("Z", 1))
-        metadata["Ranges"] = (0.0, 1.0) * sizes["C"]
+        metadata |= {"Ranges": info.limits * sizes["C"]} if info.limits is not None else {}
     y, x = size.get("y"), size.get("x")
     with tifffile.TiffWriter(path, imagej=True, byteorder="<") as tif:
         place = tif.write(
@@ -133,7 +134,7 @@ def create_ome_tiff(path: Path, info: ResultInfo) -> MappedTarget:
     if info.dtype.itemsize > 4:
         raise ValueError(f"expected pixels of up to 32 bits, which OME-TIFF has, found {info.dtype}; write .ome.zarr")
     size = info.pixel_size
-    metadata: dict[str, object] = {"axes": info.axes, "Name": "labels" if info.is_labels else "probabilities"}
+    metadata: dict[str, object] = {"axes": info.axes, "Name": info.title}
     for axis in "xyz":
         if axis in size:
             metadata |= {f"PhysicalSize{axis.upper()}": size[axis], f"PhysicalSize{axis.upper()}Unit": "µm"}

@@ -1,7 +1,6 @@
 """Image files: from a path to a lazy `Image`, with axes from the file or from the user, never guessed."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from forestbridge.errors import ImageError
+from forestbridge.image.hdf5 import open_hdf5_image, split_internal
 from forestbridge.image.image import Image
 from forestbridge.image.lazy import arrange
 from forestbridge.image.ome_zarr import NODE_FILES, open_ome_zarr
@@ -18,7 +18,7 @@ from forestbridge.image.tiff import open_tiff
 
 _logger = logging.getLogger(__name__)
 
-READABLE = "TIFF, OME-TIFF, ImageJ TIFF, PNG, JPEG, NPY or an OME-Zarr folder"
+READABLE = "TIFF, OME-TIFF, ImageJ TIFF, PNG, JPEG, NPY, HDF5 or an OME-Zarr folder"
 """Formats that `read_image` reads, as text."""
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -34,6 +34,9 @@ _SUFFIXES = (
     ".jpeg",
     ".jpg",
     ".npy",
+    ".h5",
+    ".hdf5",
+    ".hdf",
 )
 
 
@@ -50,7 +53,8 @@ def read_image(
     Parameters
     ----------
     path
-        A TIFF (plain, ImageJ, OME, BigTIFF; strips or tiles), PNG, JPEG or NPY file, or an OME-Zarr folder (0.4, 0.5).
+        A TIFF (plain, ImageJ, OME, BigTIFF; strips or tiles), PNG, JPEG, NPY or HDF5 file, or an OME-Zarr folder (0.4, 0.5). Of an
+        HDF5 file with several datasets the name follows: ``a.h5/volume/data``.
     axes
         What the dimensions of the file are, in its order: letters of "TCZYX", S for the colour samples of a pixel (the
         same as C). Needed where the file does not say; otherwise replaces what it says.
@@ -82,7 +86,7 @@ def read_image(
 
 def _open(path: PathLike, axes: str | None, scene: int | None) -> Image:
     """Open an image by the kind of its file."""
-    path = os.fspath(path)
+    path, inside = split_internal(path)
     source = open_source(path)
     calibration: dict[str, Any] = {"pixel_size": {}, "channel_names": ()}
     alpha = False
@@ -96,6 +100,8 @@ def _open(path: PathLike, axes: str | None, scene: int | None) -> Image:
         raise ImageError(
             f"{source.name}: expected scene 0, since such a file holds one image, found {scene}; leave it out"
         )
+    elif start.startswith(b"\x89HDF"):
+        pixels, stored_axes, calibration = open_hdf5_image(source, inside)
     elif start.startswith(b"\x93NUMPY"):
         pixels, stored_axes = open_npy(source)
     elif start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
@@ -110,7 +116,8 @@ def _open(path: PathLike, axes: str | None, scene: int | None) -> Image:
     n = dict(zip(letters, array.shape, strict=True)).get("C", 1)
     if len(calibration["channel_names"]) != n:  # other axes than the file's were chosen
         calibration["channel_names"] = ()
-    return Image(data=array, axes=letters, source=shown(path), **calibration)
+    name = path if inside is None else f"{path}/{inside}"
+    return Image(data=array, axes=letters, source=shown(name), **calibration)
 
 
 def describe_image(image: Image) -> dict[str, Any]:
@@ -159,9 +166,11 @@ def check_same_kind(images: Sequence[Image]) -> None:
 
 def base_name(path: PathLike) -> str:
     """Return a file's name without its suffix (`.ome.tif` is one): what output names are made from."""
-    name = Path(path).name
+    file, inside = split_internal(path)
+    name = Path(file).name
     suffix = max((s for s in _SUFFIXES if name.lower().endswith(s)), key=len, default=Path(name).suffix)
-    return name[: len(name) - len(suffix)] or name
+    base = name[: len(name) - len(suffix)] or name
+    return base if inside is None else f"{base}-{inside.replace('/', '-')}"  # as ilastik names it
 
 
 def check_distinct_names(paths: Sequence[PathLike]) -> None:
@@ -212,8 +221,6 @@ def _advice(path: str, start: bytes) -> str:
     lower = path.lower()
     if lower.endswith(".zarr"):
         return "; an OME-Zarr image is a folder, unpack it first"
-    if start.startswith(b"\x89HDF"):
-        return " (HDF5); export the image as TIFF or OME-Zarr"
     if start.startswith(b"PK"):
         return " (a zip archive); unpack it first"
     return "; convert it to OME-TIFF, for example with Fiji or Bio-Formats"

@@ -31,6 +31,10 @@ class ResultInfo:
         One label value, name and "#rrggbb" per class.
     provenance
         Short texts: forest, spec fingerprint, tool version; stored where the format has a place for them.
+    title
+        What the pixels are, where a format has a place for it: "probabilities", "uncertainty", "features"; always "labels" for these.
+    limits
+        Smallest and largest value of floats, for display; None where they are not known.
     """
 
     axes: str
@@ -42,9 +46,14 @@ class ResultInfo:
     names: tuple[str, ...]
     colours: tuple[str, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
+    title: str = "probabilities"
+    limits: tuple[float, float] | None = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
+        if self.is_labels:
+            object.__setattr__(self, "title", "labels")
+            object.__setattr__(self, "limits", None)
         if [a for a in AXES if a in self.axes] != list(self.axes) or not {"Y", "X"} <= set(self.axes):
             raise ValueError(f"expected axes as a subset of {AXES} in this order with Y and X, found {self.axes!r}")
         if len(self.shape) != len(self.axes) or any(n < 1 for n in self.shape):
@@ -83,7 +92,8 @@ class ResultInfo:
 
     def facts(self) -> dict[str, str]:
         """Return classes and provenance as short texts, for formats that keep such."""
-        classes = {f"class {v}": f"{n} {c}" for v, n, c in zip(self.classes, self.names, self.colours, strict=True)}
+        word = "class" if self.title != "features" else "feature"
+        classes = {f"{word} {v}": f"{n} {c}" for v, n, c in zip(self.classes, self.names, self.colours, strict=True)}
         return {**classes, **dict(self.provenance)}
 
 

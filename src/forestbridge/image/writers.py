@@ -10,30 +10,48 @@ from numpy.typing import NDArray
 
 from forestbridge.errors import OutputExistsError, ResourceError
 from forestbridge.files import check_output, new_file
+from forestbridge.image.hdf5_result import create_hdf5
 from forestbridge.image.mapped_results import check_space, create_imagej_tiff, create_npy, create_nrrd, create_ome_tiff
 from forestbridge.image.png_result import create_png
 from forestbridge.image.result_info import CheckedWriter, ResultInfo, ResultWriter, Target, label_dtype
 from forestbridge.image.source import shown
-from forestbridge.image.zarr_result import create_ome_zarr, new_folder
+from forestbridge.image.zarr_result import create_ome_zarr, create_ome_zarr_04, new_folder
 
 __all__ = ["ResultInfo", "ResultWriter", "create_result", "label_dtype", "write_labels", "write_probabilities"]
 
-SUFFIXES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".ome.zarr", ".npy", ".nrrd", ".png")
+FORMATS = {
+    "ome-tiff": (".ome.tif", ".ome.tiff"),
+    "imagej-tiff": (".tif", ".tiff"),
+    "ome-zarr-0.5": (".ome.zarr",),
+    "ome-zarr-0.4": (".ome.zarr",),
+    "hdf5": (".h5", ".hdf5"),
+    "npy": (".npy",),
+    "nrrd": (".nrrd",),
+    "png": (".png",),
+}
+"""Suffixes of each format of results; a suffix means the first format that has it."""
+
+SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in FORMATS.values() for suffix in suffixes))
 """Suffixes of results; the longest that fits counts."""
 
 
 @contextmanager
-def create_result(path: str | Path, info: ResultInfo, *, overwrite: bool = False) -> Iterator[ResultWriter]:
+def create_result(
+    path: str | Path, info: ResultInfo, *, overwrite: bool = False, format: str | None = None
+) -> Iterator[ResultWriter]:
     """Make a result that is written block by block in bounded memory; it appears under its name when it is complete.
 
     Parameters
     ----------
     path
-        .tif or .tiff: ImageJ TIFF. .ome.tif, .ome.zarr (0.5), .npy, .nrrd. .png: one plane of labels up to 255.
+        .tif or .tiff: ImageJ TIFF. .ome.tif, .ome.zarr (0.5), .h5 (as ilastik writes it), .npy, .nrrd. .png: one plane of labels up
+        to 255.
     info
         What stands beside the pixels.
     overwrite
         Whether an existing result may be replaced.
+    format
+        One of `FORMATS`, where the suffix leaves a choice: "ome-zarr-0.4" for .ome.zarr, which ilastik reads.
 
     Yields
     ------
@@ -50,19 +68,19 @@ def create_result(path: str | Path, info: ResultInfo, *, overwrite: bool = False
         If the format is not known or has no place for such pixels, or if pixels are missing at the end.
     """
     path = check_output(path, overwrite=overwrite)
-    suffix = result_suffix(path)
-    if path.is_dir() and suffix != ".ome.zarr":
+    chosen = result_format(path, format)
+    if path.is_dir() and not chosen.startswith("ome-zarr"):
         raise OutputExistsError(
             f"expected a file to overwrite, found that {shown(path)} is a folder; give another name"
         )
     with ExitStack() as stack:
         stack.enter_context(_full_disk(path))
-        if suffix == ".ome.zarr":
+        if chosen.startswith("ome-zarr"):
             temporary = stack.enter_context(new_folder(path, overwrite=overwrite))
         else:
             check_space(path, info)
             temporary = stack.enter_context(new_file(path, overwrite=overwrite))
-        target = _create(temporary, suffix, info)
+        target = _create(temporary, chosen, info)
         writer = CheckedWriter(info, target)
         yield writer
         writer.check_complete()
@@ -84,6 +102,27 @@ def result_suffix(path: str | Path) -> str:
             f"expected a result named with one of {', '.join(SUFFIXES)}, found {shown(path)}; add a suffix"
         )
     return max(found, key=len)
+
+
+def result_format(path: str | Path, format: str | None = None) -> str:
+    """Return the format of a result: the one that was asked for, or the one that the suffix means.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format, or the name has another one's suffix.
+    """
+    suffix = result_suffix(path)
+    if format is None:
+        return next(name for name, suffixes in FORMATS.items() if suffix in suffixes)
+    if format not in FORMATS:
+        raise ValueError(f"expected one of the formats {', '.join(FORMATS)}, found {format!r}; choose one of these")
+    if suffix not in FORMATS[format]:
+        raise ValueError(
+            f"expected a result named with {' or '.join(FORMATS[format])} for the format {format}, found {shown(path)}; give another name "
+            "or format"
+        )
+    return format
 
 
 def write_labels(
@@ -204,19 +243,23 @@ def _write_whole(path: str | Path, array: NDArray, info: ResultInfo, *, overwrit
     return Path(path)
 
 
-def _create(path: Path, suffix: str, info: ResultInfo) -> Target:
+def _create(path: Path, format: str, info: ResultInfo) -> Target:
     """Make an empty result of a format."""
-    match suffix:
-        case ".ome.tif" | ".ome.tiff":
+    match format:
+        case "ome-tiff":
             return create_ome_tiff(path, info)
-        case ".tif" | ".tiff":
+        case "imagej-tiff":
             return create_imagej_tiff(path, info)
-        case ".npy":
+        case "npy":
             return create_npy(path, info)
-        case ".nrrd":
+        case "nrrd":
             return create_nrrd(path, info)
-        case ".png":
+        case "png":
             return create_png(path, info)
+        case "hdf5":
+            return create_hdf5(path, info)
+        case "ome-zarr-0.4":
+            return create_ome_zarr_04(path, info)
         case _:
             return create_ome_zarr(path, info)
 

@@ -1,66 +1,28 @@
-"""A result as OME-Zarr 0.5: probabilities as an image; labels as an image that shows its own label image."""
+"""A result as OME-Zarr 0.5 or 0.4. In 0.5 labels are an image that shows its own label image; in 0.4, for ilastik, a plain image."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.errors import OutputExistsError
 from forestbridge.files import check_output, sync_file, sync_folder
+from forestbridge.image.chunks import ChunkedTarget
 from forestbridge.image.ome_zarr import NODE_FILES
 from forestbridge.image.result_info import ResultInfo
 
 CHUNK = 512
 """Side of a chunk in pixels; a chunk holds one plane of one class."""
 
+FIVE_AXES = "TCZYX"
+
 LABEL_NAME = "classes"
 """Name of the label image inside a label result."""
-
-
-@dataclass(frozen=True)
-class ZarrTarget:
-    """The array of a result. Blocks are gathered into chunks, so that each chunk is packed once.
-
-    Attributes
-    ----------
-    array
-        The zarr array.
-    waiting
-        Place of each chunk that is not complete, to its pixels and how many of them are there: a few chunks, where blocks come
-        chunk by chunk.
-    """
-
-    array: Any
-    waiting: dict[tuple[int, ...], tuple[NDArray, list[int]]] = field(default_factory=dict)
-
-    def write(self, region: tuple[slice, ...], block: NDArray) -> None:
-        """Take a block; every pixel comes once."""
-        sizes = self.array.chunks
-        touched = [range(s.start // n, (s.stop - 1) // n + 1) for s, n in zip(region, sizes, strict=True)]
-        for place in product(*touched):
-            low = [p * n for p, n in zip(place, sizes, strict=True)]
-            shape = tuple(min(n, end - a) for n, end, a in zip(sizes, self.array.shape, low, strict=True))
-            parts = [slice(max(s.start, a), min(s.stop, a + n)) for s, a, n in zip(region, low, shape, strict=True)]
-            if place not in self.waiting:
-                self.waiting[place] = np.empty(shape, self.array.dtype), [0]
-            chunk, count = self.waiting[place]
-            part = block[tuple(slice(p.start - s.start, p.stop - s.start) for p, s in zip(parts, region, strict=True))]
-            chunk[tuple(slice(p.start - a, p.stop - a) for p, a in zip(parts, low, strict=True))] = part
-            count[0] += part.size
-            if count[0] == chunk.size:
-                self.array[tuple(slice(a, a + n) for a, n in zip(low, shape, strict=True))] = chunk
-                del self.waiting[place]
-
-    def finish(self) -> None:
-        """Do nothing: every chunk is in its file."""
 
 
 @contextmanager
@@ -100,8 +62,8 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
                 leftover.unlink(missing_ok=True)
 
 
-def create_ome_zarr(path: Path, info: ResultInfo) -> ZarrTarget:
-    """Fill an empty folder with the metadata of a result and an array for its pixels."""
+def create_ome_zarr(path: Path, info: ResultInfo) -> ChunkedTarget:
+    """Fill an empty folder with the metadata of a result and an array for its pixels: OME-Zarr 0.5."""
     import zarr
     from zarr.codecs import ZstdCodec
     from zarr.storage import LocalStore
@@ -110,7 +72,9 @@ def create_ome_zarr(path: Path, info: ResultInfo) -> ZarrTarget:
     array_path = f"labels/{LABEL_NAME}/0" if info.is_labels else "0"
     root: dict[str, Any] = {"version": "0.5", "multiscales": [_multiscale(info, array_path)]}
     if "C" in info.axes:
-        root["omero"] = {"channels": [_channel(n, c) for n, c in zip(info.names, info.colours, strict=True)]}
+        root["omero"] = {
+            "channels": [_channel(n, c, info.limits) for n, c in zip(info.names, info.colours, strict=True)]
+        }
     zarr.create_group(store, attributes={"ome": root, "forestbridge": info.facts()}, zarr_format=3)
     if info.is_labels:
         listed = {"ome": {"version": "0.5", "labels": [LABEL_NAME]}}
@@ -127,25 +91,68 @@ def create_ome_zarr(path: Path, info: ResultInfo) -> ZarrTarget:
         fill_value=0,
         dimension_names=[a.lower() for a in info.axes],
     )
-    return ZarrTarget(array)
+    return _target(array, tuple(range(len(info.axes))))
 
 
-def _multiscale(info: ResultInfo, array_path: str) -> dict[str, Any]:
+def create_ome_zarr_04(path: Path, info: ResultInfo) -> ChunkedTarget:
+    """Fill an empty folder with the metadata of a result and an array for its pixels: OME-Zarr 0.4, axes t, c, z, y, x.
+
+    ilastik writes these five axes itself, and reads no other version.
+    """
+    import zarr
+    from numcodecs import Zstd
+    from zarr.storage import LocalStore
+
+    store = LocalStore(path)
+    root: dict[str, Any] = {"multiscales": [{"version": "0.4", **_multiscale(info, "0", FIVE_AXES)}]}
+    if "C" in info.axes:
+        root["omero"] = {
+            "channels": [_channel(n, c, info.limits) for n, c in zip(info.names, info.colours, strict=True)]
+        }
+    zarr.create_group(store, attributes={**root, "forestbridge": info.facts()}, zarr_format=2)
+    sizes = info.sizes
+    array = zarr.create_array(
+        store,
+        name="0",
+        shape=tuple(sizes.get(a, 1) for a in FIVE_AXES),
+        dtype=info.dtype,
+        chunks=tuple(min(sizes[a], CHUNK) if a in "YX" else 1 for a in FIVE_AXES),
+        compressors=[Zstd(level=1)],
+        fill_value=0,
+        zarr_format=2,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+    )
+    return _target(array, tuple(info.axes.index(a) if a in info.axes else None for a in FIVE_AXES))
+
+
+def _target(array: Any, order: tuple[int | None, ...]) -> ChunkedTarget:
+    """Return an array of zarr as a target."""
+
+    def put(place: tuple[slice, ...], chunk: NDArray) -> None:
+        array[place] = chunk
+
+    return ChunkedTarget(array.shape, array.chunks, array.dtype, order, put)
+
+
+def _multiscale(info: ResultInfo, array_path: str, names: str | None = None) -> dict[str, Any]:
     """Return a `multiscales` entry of one level; axes whose size is not known have scale 1 and no unit."""
     axes, scale = [], []
-    for axis in info.axes.lower():
+    for axis in (names or info.axes).lower():
         kind = {"t": "time", "c": "channel"}.get(axis, "space")
         size = info.frame_interval if axis == "t" else info.pixel_size.get(axis)
         unit = {} if size is None else {"unit": "second" if axis == "t" else "micrometer"}
         axes.append({"name": axis, "type": kind, **unit})
         scale.append(1.0 if size is None else float(size))
     level = {"path": array_path, "coordinateTransformations": [{"type": "scale", "scale": scale}]}
-    return {"name": "labels" if info.is_labels else "probabilities", "axes": axes, "datasets": [level]}
+    return {"name": info.title, "axes": axes, "datasets": [level]}
 
 
-def _channel(name: str, colour: str) -> dict[str, Any]:
-    window = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
-    return {"label": name, "color": colour[1:].upper(), "active": True, "window": window}
+def _channel(name: str, colour: str, limits: tuple[float, float] | None) -> dict[str, Any]:
+    channel = {"label": name, "color": colour[1:].upper(), "active": True}
+    if limits is None:
+        return channel
+    low, high = limits
+    return {**channel, "window": {"min": low, "max": high, "start": low, "end": high}}
 
 
 def _image_label(info: ResultInfo) -> dict[str, Any]:

@@ -7,12 +7,12 @@ not have. Members are therefore looked up link by link, and a dataset is read on
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.errors import ProjectError
+from forestbridge.errors import ForestbridgeError
 from forestbridge.image.source import shown
 
 if TYPE_CHECKING:
@@ -22,15 +22,24 @@ MAX_TEXT = 2**20
 """Largest text in bytes: a name, a path, the tags of the axes."""
 
 MAX_MEMBERS = 100_000
-"""Most members of a group: lanes, blocks of labels, trees."""
+"""Most members of a group: datasets, blocks of labels, trees."""
+
+
+class Kind(NamedTuple):
+    """What a file should be: for messages, with the error that they are raised as, and what the user does about damage."""
+
+    name: str
+    error: type[ForestbridgeError]
+    remedy: str
 
 
 class Node:
     """A group of an HDF5 file, with the file's name for messages."""
 
-    def __init__(self, group: "h5py.Group", file: str) -> None:
+    def __init__(self, group: "h5py.Group", file: str, kind: Kind) -> None:
         self._group = group
         self.file = file
+        self.kind = kind
 
     @property
     def name(self) -> str:
@@ -42,11 +51,11 @@ class Node:
 
         Raises
         ------
-        ProjectError
+        ForestbridgeError
             If there are more than `MAX_MEMBERS`.
         """
         if len(self._group) > MAX_MEMBERS:
-            raise ProjectError(
+            raise self.kind.error(
                 f"{self.file}: expected at most {MAX_MEMBERS} members in {self.name}, found {len(self._group)}; the file is damaged"
             )
         return sorted(name for name in map(str, self._group) if name.startswith(prefix))
@@ -54,6 +63,12 @@ class Node:
     def has(self, path: str) -> bool:
         """Whether there is a member of this path."""
         return self._find(path) is not None
+
+    def is_link(self, name: str) -> bool:
+        """Whether a member is a link to another place or file."""
+        import h5py
+
+        return not isinstance(self._group.get(name, getlink=True), h5py.HardLink)
 
     def is_group(self, path: str) -> bool:
         """Whether a member of this path is a group."""
@@ -66,7 +81,7 @@ class Node:
 
         Raises
         ------
-        ProjectError
+        ForestbridgeError
             If it is a dataset, or a link.
         """
         import h5py
@@ -76,14 +91,14 @@ class Node:
             return None
         if not isinstance(found, h5py.Group):
             raise self._damaged(path, "a group", type(found).__name__.lower())
-        return Node(found, self.file)
+        return Node(found, self.file, self.kind)
 
     def dataset(self, path: str) -> "h5py.Dataset | None":
         """Return a dataset of this file's own numbers or texts, or None if there is none.
 
         Raises
         ------
-        ProjectError
+        ForestbridgeError
             If it is a group or a link, or its values lie in another file.
         """
         import h5py
@@ -94,7 +109,7 @@ class Node:
         if not isinstance(found, h5py.Dataset):
             raise self._damaged(path, "a dataset", "a group")
         if found.is_virtual or found.external:
-            raise self._damaged(path, "values inside the project", "a dataset whose values lie in another file")
+            raise self._damaged(path, "values inside the file", "a dataset whose values lie in another file")
         return found
 
     def text(self, path: str, default: str | None = None) -> str:
@@ -102,7 +117,7 @@ class Node:
 
         Raises
         ------
-        ProjectError
+        ForestbridgeError
             If there is none and no default, or it is no text.
         """
         dataset = self.dataset(path)
@@ -119,7 +134,7 @@ class Node:
 
         Raises
         ------
-        ProjectError
+        ForestbridgeError
             If it is no list of texts.
         """
         dataset = self.dataset(path)
@@ -145,7 +160,7 @@ class Node:
 
         Raises
         ------
-        ProjectError
+        ForestbridgeError
             If there is nothing, or something else.
         """
         dataset = self.dataset(path)
@@ -161,7 +176,7 @@ class Node:
 
         Raises
         ------
-        ProjectError
+        ForestbridgeError
             If it is none, or there is none and no default.
         """
         dataset = self.dataset(path)
@@ -196,7 +211,7 @@ class Node:
             if link is None:
                 return None
             if not isinstance(link, h5py.HardLink):
-                raise self._damaged(path, "what the project holds itself", "a link to another place or file")
+                raise self._damaged(path, "what the file holds itself", "a link to another place or file")
             try:
                 found = found[name]
             except (KeyError, OSError, RuntimeError, ValueError) as error:
@@ -216,33 +231,31 @@ class Node:
             raise self._damaged(path, "a text", type(value).__name__)
         return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
-    def _damaged(self, path: str, expected: str, found: str) -> ProjectError:
+    def _damaged(self, path: str, expected: str, found: str) -> ForestbridgeError:
         place = shown(f"{self.name.rstrip('/')}/{path.strip('/')}")
-        return ProjectError(
-            f"{self.file}: expected {expected} at {place}, found {found}; open the project in ilastik and save it again"
-        )
+        return self.kind.error(f"{self.file}: expected {expected} at {place}, found {found}; {self.kind.remedy}")
 
 
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[Node]:
+def open_hdf5(path: Path, kind: Kind) -> Iterator[Node]:
     """Open an HDF5 file for reading.
 
     Raises
     ------
-    ProjectError
-        If it is missing or no HDF5 file, or is cut off.
+    ForestbridgeError
+        The kind's, if it is missing or no HDF5 file, or is cut off.
     """
     import h5py
 
     name = shown(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise ProjectError(f"expected an ilastik project (.ilp), found {found} at {name}; check the path")
+        raise kind.error(f"expected {kind.name}, found {found} at {name}; check the path")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise ProjectError(
-            f"{name}: expected an ilastik project (an HDF5 file), found a file that cannot be opened as such ({error}); copy it again"
+        raise kind.error(
+            f"{name}: expected {kind.name} (an HDF5 file), found a file that cannot be opened as such ({error}); copy it again"
         ) from error
     with file:
-        yield Node(file, name)
+        yield Node(file, name, kind)

@@ -1,6 +1,7 @@
-"""Axes as ilastik writes them: JSON of vigra's axistags in and out."""
+"""Axes as ilastik and vigra write them: the JSON of axistags in and out."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 TYPE_FLAGS = {"c": 1, "x": 2, "y": 2, "z": 2, "t": 8}
@@ -19,10 +20,21 @@ def axes_of_tags(text: str | None) -> str | None:
     return letters if len(set(letters)) == len(keys) and set(letters) <= set(TYPE_FLAGS) else None
 
 
-def tags_of_axes(axes: str) -> str:
-    """Return the axistags of axes such as "tzyxc", as vigra writes them."""
+def resolutions_of_tags(text: str | None) -> dict[str, float]:
+    """Return the pixel size of each axis that has one; vigra writes 0 where it is not known."""
+    try:
+        axes = json.loads(text or "")["axes"]
+        return {str(axis["key"]): float(axis["resolution"]) for axis in axes if float(axis["resolution"]) > 0}
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def tags_of_axes(axes: str, sizes: Mapping[str, float] | None = None) -> str:
+    """Return the axistags of axes such as "tzyxc", as vigra writes them; `sizes` are pixel sizes of some axes."""
+    known = sizes or {}
     entries: list[dict[str, Any]] = [
-        {"key": axis, "typeFlags": TYPE_FLAGS[axis], "resolution": 0, "description": ""} for axis in axes
+        {"key": axis, "typeFlags": TYPE_FLAGS[axis], "resolution": known.get(axis, 0), "description": ""}
+        for axis in axes
     ]
     return json.dumps({"axes": entries}, indent=2)
 
