@@ -36,6 +36,7 @@ ORDER = [
     "predict_torch",
     "predict",
     "export",
+    "headless",
     "graphs",
     "package",
     "runner",

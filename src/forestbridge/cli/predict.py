@@ -9,6 +9,7 @@ import typer
 
 import forestbridge as fb
 from forestbridge.assemble import Kind
+from forestbridge.cli import headless
 from forestbridge.cli.batch import Failure, check_present, end, for_each
 from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust
@@ -28,13 +29,13 @@ from forestbridge.stores import FeatureStore
 
 
 def predict(
-    sources: Annotated[list[Path], typer.Argument(help="Images or feature stores.")],
+    sources: Annotated[list[Path] | None, typer.Argument(help="Images or feature stores.")] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--output", "-o", help=".tif .ome.tif .ome.zarr .h5 .npy .nrrd .png; for several sources a folder."
         ),
-    ],
+    ] = None,
     forest: Annotated[
         Path | None,
         typer.Option(help="A forest, or an ilastik project (.ilp) with one; runs in forestbridge's own engine."),
@@ -58,6 +59,20 @@ def predict(
     axes: Axes = None,
     nan: Nan = None,
     scene: Scene = None,
+    project: headless.ProjectFile = None,
+    raw_data: headless.RawData = None,
+    export_source: headless.ExportSource = None,
+    output_format: headless.OutputFormat = None,
+    output_filename_format: headless.OutputFilenameFormat = None,
+    output_internal_path: headless.OutputInternalPath = None,
+    output_axis_order: headless.OutputAxisOrder = None,
+    input_axes: headless.InputAxes = None,
+    cutout_subregion: headless.CutoutSubregion = None,
+    export_dtype: headless.ExportDtype = None,
+    pipeline_result_drange: headless.PipelineResultDrange = None,
+    export_drange: headless.ExportDrange = None,
+    readonly: headless.Readonly = None,
+    headless_flag: headless.HeadlessFlag = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -66,8 +81,44 @@ def predict(
 
     Give the sources first: an option shown with ... takes all values up to the next option.
 
+    With --project it takes the words of ilastik --headless, and writes the same files.
+
     Example: [bold]forestbridge predict b.tif --forest nuclei.forest -o b_probabilities.tif[/bold]
     """
+    words = headless.Words(
+        export_source,
+        output_format,
+        output_filename_format,
+        output_internal_path,
+        output_axis_order,
+        input_axes,
+        cutout_subregion,
+        export_dtype,
+        pipeline_result_drange,
+        export_drange,
+    )
+    if project is not None:
+        ours = {
+            "-o": output,
+            "--forest": forest,
+            "--package": package,
+            "--kind": kind,
+            "--tile": tile,
+            "--trust": trust,
+        }
+        headless.refuse_beside_project(
+            {**ours, "--format": format, "--channels": channels, "--axes": axes, "--scene": scene}
+        )
+        files = [*(raw_data or []), *(sources or [])]
+        run = headless.Run(jobs, device, nan, overwrite=overwrite, dry_run=dry_run, json=json)
+        headless.predict_as_ilastik(project, files, words, run)
+        return
+    headless.refuse_without_project(words, raw_data, readonly=readonly, headless=headless_flag)
+    if not sources or output is None:
+        missing = "an image or store" if not sources else "an output"
+        raise ValueError(
+            f"expected {missing}, found none; write: forestbridge predict b.tif --forest nuclei.forest -o p.tif"
+        )
     check_present(sources)
     places = places_for(sources, output, suffix)
     check_places(sources, places, overwrite=overwrite)

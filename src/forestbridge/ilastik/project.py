@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forestbridge.encoders.filters import FilterBank
 from forestbridge.errors import ProjectError
@@ -91,6 +92,13 @@ class Project:
         depth = max(planes, default=1 if self.selection.in_2d and all(self.selection.in_2d) else 2)
         return bank_of_selection(self.selection, channels=self._channels(depth), planes=depth)
 
+    @property
+    def columns(self) -> NDArray[np.int32]:
+        """(F,): for each column of the project's own features, the feature of `encoder`."""
+        bank = self.encoder
+        assert self.selection is not None  # `encoder` has seen to that
+        return columns_of_selection(self.selection, bank)
+
     def _channels(self, planes: int) -> int:
         assert self.selection is not None  # the caller has seen to that
         found = {lane.sizes["C"] for lane in self.lanes if lane is not None and lane.shape}
@@ -134,7 +142,7 @@ class Project:
             )
         assert self.selection is not None  # `encoder` has seen to that
         check_feature_names(self.feature_names, self.selection, bank, shown(self.path))
-        columns = columns_of_selection(self.selection, bank)
+        columns = self.columns
         trees = [self._complete(tree) for tree in self.forest.trees]
         nodes = np.cumsum([0, *(len(tree.column) for tree in trees)])
         leaves = np.cumsum([0, *(len(tree.leaves) for tree in trees)])

@@ -37,8 +37,8 @@ TREES_PER_FOREST = 10
 BLOCK = 256
 """Side of a block of labels."""
 
-ILASTIK_AXES = "tzyxc"
-"""Order of the axes of an embedded image."""
+PICTURES = (".png", ".jpg", ".jpeg")
+"""Files that ilastik reads with a channel axis, grey ones too."""
 
 MAX_CLASSES = 255
 """ilastik keeps labels as uint8."""
@@ -212,7 +212,7 @@ def _write_images(file: "h5py.File", images: Sequence[Image], place: Place, proj
         lane = infos.create_group(f"lane{number:04d}")
         info = lane.create_group("Raw Data")
         lane.create_group("Prediction Mask")
-        axes = "".join(a for a in ILASTIK_AXES if a == "c" or a.upper() in image.axes)
+        axes = _file_axes(image)
         name = Path(image.source).name or "image"
         identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{number}/{name}/{image.shape}"))
         if place == "embed":
@@ -241,6 +241,21 @@ def _write_images(file: "h5py.File", images: Sequence[Image], place: Place, proj
         info.create_dataset("normalizeDisplay", data=False)
 
 
+def _file_axes(image: Image) -> str:
+    """Return the axes of an image as ilastik reads them from its file.
+
+    It takes the axes of a project's image for those of the images that it predicts: they must agree in number and order.
+    """
+    axes = image.stored_axes.lower()
+    picture = Path(image.source).suffix.lower() in PICTURES
+    return axes + "c" if picture and "c" not in axes else axes
+
+
+def _label_axes(image: Image) -> str:
+    """Return the axes that ilastik paints on: without those of length 1, the channels last."""
+    return "".join(a for a in "tzyx" if a in "yx" or image.sizes[a.upper()] > 1) + "c"
+
+
 def _nickname(name: str) -> str:
     """Return the name of an image as ilastik shows it: without suffix, and without characters that it reads as a pattern."""
     stem = name.split(".")[0] or "image"
@@ -261,14 +276,17 @@ def _embed(local: "h5py.Group", name: str, image: Image, axes: str) -> None:
     sizes = [image.sizes[a.upper()] for a in axes]
     y, x = image.sizes["Y"], image.sizes["X"]
     chunks = tuple(min(n, 512) if a in "yx" else n if a == "c" else 1 for a, n in zip(axes, sizes, strict=True))
+    rest = "".join(a for a in axes if a in "cyx")
     dtype = np.dtype(np.uint8) if image.dtype.kind == "b" else image.dtype.newbyteorder("=")
     dataset = local.create_dataset(
         name, shape=sizes, dtype=dtype, chunks=chunks, compression="gzip", compression_opts=1
     )
     for t, z in image.planes():
-        pixels = np.moveaxis(image.plane(t, z), 0, -1)  # (C, Y, X) -> (Y, X, C)
         place = {"t": t, "z": z, "y": slice(0, y), "x": slice(0, x), "c": slice(None)}
-        dataset[tuple(place[a] for a in axes)] = pixels
+        pixels = image.plane(t, z)  # (C, Y, X)
+        pixels = pixels if "c" in rest else pixels[0]
+        there = "cyx" if "c" in rest else "yx"
+        dataset[tuple(place[a] for a in axes)] = pixels.transpose([there.index(a) for a in rest])
     dataset.attrs["axistags"] = tags_of_axes(axes)
     dataset.attrs["display_mode"] = "default"
 
@@ -301,7 +319,7 @@ def _write_classification(
     for number, (scribbles, image) in enumerate(zip(labels, images, strict=True)):
         lane = sets.create_group(f"labels{number:03d}")
         for block_number, (start, block) in enumerate(_blocks(scribbles) if scribbles else ()):
-            _write_block(lane, f"block{block_number:04d}", start, block, image.axes)
+            _write_block(lane, f"block{block_number:04d}", start, block, _label_axes(image))
     forests = group.create_group("ClassifierForests")
     trees = list(_trees(forest))
     n_forests = -(-len(trees) // TREES_PER_FOREST)
@@ -344,9 +362,8 @@ def _blocks(scribbles: Scribbles) -> Iterator[tuple[tuple[int, int, int, int], N
 
 
 def _write_block(
-    lane: "h5py.Group", name: str, start: tuple[int, int, int, int], block: NDArray[np.uint8], image_axes: str
+    lane: "h5py.Group", name: str, start: tuple[int, int, int, int], block: NDArray[np.uint8], axes: str
 ) -> None:
-    axes = "".join(a for a in ILASTIK_AXES if a == "c" or a.upper() in image_axes)
     first = dict(zip("tzyx", start, strict=True)) | {"c": 0}
     length = {"t": 1, "z": 1, "y": block.shape[0], "x": block.shape[1], "c": 1}
     dataset = lane.create_dataset(name, data=block.reshape([length[a] for a in axes]))

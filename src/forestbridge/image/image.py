@@ -108,6 +108,12 @@ class Image:
         """Number of channels."""
         return self.sizes["C"]
 
+    @property
+    def stored_axes(self) -> str:
+        """The axes in the order in which the file has them; `axes` where there is no file."""
+        order = getattr(self.data, "order", None)
+        return self.axes if order is None else "".join(self.axes[i] for i in np.argsort(order))
+
     def plane(self, t: int = 0, z: int = 0) -> NDArray:
         """Return one plane as (C, Y, X) in the image's own dtype."""
         return self._read(t, slice(z, z + 1), slice(None), slice(None))[:, 0]  # (C, 1, Y, X) -> (C, Y, X)

@@ -1,13 +1,14 @@
 """A result as OME-Zarr 0.5 or 0.4. In 0.5 labels are an image that shows its own label image; in 0.4, for ilastik, a plain image."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from shutil import rmtree
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.errors import OutputExistsError
@@ -99,30 +100,58 @@ def create_ome_zarr_04(path: Path, info: ResultInfo) -> ChunkedTarget:
 
     ilastik writes these five axes itself, and reads no other version.
     """
+    sizes = info.sizes
+    attributes: dict[str, Any] = {"forestbridge": info.facts()}
+    if "C" in info.axes:
+        channels = [_channel(n, c, info.limits) for n, c in zip(info.names, info.colours, strict=True)]
+        attributes["omero"] = {"channels": channels}
+    multiscale = _multiscale(info, "0", FIVE_AXES)
+    shape = tuple(sizes.get(a, 1) for a in FIVE_AXES)
+    order = tuple(info.axes.index(a) if a in info.axes else None for a in FIVE_AXES)
+    return create_five_axes(path, shape, info.dtype, multiscale=multiscale, attributes=attributes, order=order)
+
+
+def create_five_axes(
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    *,
+    multiscale: Mapping[str, Any],
+    attributes: Mapping[str, Any],
+    order: tuple[int | None, ...],
+) -> ChunkedTarget:
+    """Fill an empty folder with an OME-Zarr 0.4 image of one level.
+
+    Parameters
+    ----------
+    shape
+        (T, C, Z, Y, X).
+    multiscale
+        Entry of `multiscales`; its one dataset says where the array goes.
+    attributes
+        That stand beside it.
+    order
+        As in `ChunkedTarget`.
+    """
     import zarr
     from numcodecs import Zstd
     from zarr.storage import LocalStore
 
     store = LocalStore(path)
-    root: dict[str, Any] = {"multiscales": [{"version": "0.4", **_multiscale(info, "0", FIVE_AXES)}]}
-    if "C" in info.axes:
-        root["omero"] = {
-            "channels": [_channel(n, c, info.limits) for n, c in zip(info.names, info.colours, strict=True)]
-        }
-    zarr.create_group(store, attributes={**root, "forestbridge": info.facts()}, zarr_format=2)
-    sizes = info.sizes
+    root = {"multiscales": [{"version": "0.4", **multiscale}], **attributes}
+    zarr.create_group(store, attributes=root, zarr_format=2)
     array = zarr.create_array(
         store,
-        name="0",
-        shape=tuple(sizes.get(a, 1) for a in FIVE_AXES),
-        dtype=info.dtype,
-        chunks=tuple(min(sizes[a], CHUNK) if a in "YX" else 1 for a in FIVE_AXES),
+        name=multiscale["datasets"][0]["path"],
+        shape=shape,
+        dtype=dtype,
+        chunks=tuple(min(n, CHUNK) if a in "YX" else 1 for a, n in zip(FIVE_AXES, shape, strict=True)),
         compressors=[Zstd(level=1)],
         fill_value=0,
         zarr_format=2,
         chunk_key_encoding={"name": "v2", "separator": "/"},
     )
-    return _target(array, tuple(info.axes.index(a) if a in info.axes else None for a in FIVE_AXES))
+    return _target(array, order)
 
 
 def _target(array: Any, order: tuple[int | None, ...]) -> ChunkedTarget:
