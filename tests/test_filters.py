@@ -1,9 +1,5 @@
 """The filter bank against ilastik's numbers, an independent oracle, vigra, and itself cut into tiles."""
 
-import os
-import subprocess
-from pathlib import Path
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,9 +11,9 @@ from forestbridge.encoders import filter_kernels as fk
 from forestbridge.encoders.eigenvalues import eigenvalues_2d, eigenvalues_3d
 from forestbridge.encoders.filters import FilterBank, open_filter_bank
 from forestbridge.tiles import plan_tiles
+from vigra_here import require_vigra, run_vigra
 
 ODD_SCALES = (0.3, 0.5, 0.7, 1.0, 1.6, 2.3, 3.5, 5.0, 7.7, 10.0)
-SYSTEM_PYTHON = Path("/usr/bin/python3")
 
 
 def everything(scales: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
@@ -195,16 +191,6 @@ def test_constant_image(value, compute_in_2d):
     assert np.abs(features[~smoothing]).max() <= 5e-6 * abs(value)
 
 
-def require_vigra() -> None:
-    """Skip without vigra, and fail where the checks of every change run."""
-    found = SYSTEM_PYTHON.exists() and (
-        subprocess.run([SYSTEM_PYTHON, "-I", "-c", "import vigra"], capture_output=True, check=False).returncode == 0
-    )
-    if not found:
-        message = f"vigra is not installed for {SYSTEM_PYTHON}: apt-get install python3-vigra"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(message)
-
-
 @pytest.mark.parametrize("case", ["2D", "3D", "mixed"])
 def test_equals_vigra(tmp_path, case):
     require_vigra()
@@ -212,9 +198,7 @@ def test_equals_vigra(tmp_path, case):
     in_2d = {s: case == "2D" or (case == "mixed" and s > 1.5) for s in scales}
     image = cells() if case == "2D" else stack()
     np.savez(tmp_path / "in.npz", image=image, scales=scales, compute_in_2d=list(in_2d.values()))
-    script = Path(__file__).with_name("vigra_reference.py")
-    command = [SYSTEM_PYTHON, "-I", "-W", "ignore", script, tmp_path / "in.npz", tmp_path / "out.npy"]
-    subprocess.run(command, check=True, timeout=120)
+    run_vigra("vigra_reference.py", tmp_path / "in.npz", tmp_path / "out.npy")
     expected = np.load(tmp_path / "out.npy")
     got = encode_whole(open_filter_bank(selection=everything(scales), channels=len(image), compute_in_2d=in_2d), image)
     assert_near(got, expected, allowance(image, everything(scales), in_2d, expected))

@@ -1,7 +1,7 @@
 """The images of a project: embedded ones and references to files in, `Image`s out."""
 
 import logging
-import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,9 @@ GROUP = "Input Data"
 ROLE = "Raw Data"
 
 Where = Literal["embedded", "file", "url"]
+
+_STACK = re.compile("[*;:]")
+"""In a path without its drive: a pattern, or several files, which ilastik joins by the system's separator of paths."""
 
 LETTERS = {2: "yx", 3: "zyx", 4: "zyxc", 5: "tzyxc"}
 """Axes by number of dimensions, where an old project does not say; with three, yxc if the last one is short."""
@@ -134,7 +137,7 @@ def open_lane(project: Path, lane: Lane) -> Image:
         )
     if lane.kind == "embedded":
         return _open_embedded(project, lane)
-    if os.pathsep in lane.path or "*" in lane.path:
+    if _STACK.search(re.sub(r"^[A-Za-z]:", "", lane.path)):
         raise ProjectError(
             f"{shown(project)}: expected one file for the image {lane.name}, found a stack of several ({shown(lane.path)}); save the "
             "stack as one file, and give it yourself"
