@@ -243,7 +243,7 @@ def open_hdf5(path: Path, kind: Kind) -> Iterator[Node]:
     Raises
     ------
     ForestbridgeError
-        The kind's, if it is missing or no HDF5 file, or is cut off.
+        The kind's, if it is missing or no HDF5 file, is cut off, or turns out to be damaged while it is open.
     """
     import h5py
 
@@ -258,4 +258,7 @@ def open_hdf5(path: Path, kind: Kind) -> Iterator[Node]:
             f"{name}: expected {kind.name} (an HDF5 file), found a file that cannot be opened as such ({error}); copy it again"
         ) from error
     with file:
-        yield Node(file, name, kind)
+        try:
+            yield Node(file, name, kind)
+        except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:  # what h5py raises in damaged structures
+            raise kind.error(f"{name}: expected {kind.name}, found a damaged file ({error}); copy it again") from error
