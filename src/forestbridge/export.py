@@ -193,7 +193,7 @@ def _from_store(store: FeatureStore, chosen: Sequence[int], beside: Image | None
         )
     sizes, n = store.image.sizes, store.spec.n_features
     rows = max(1, TILE_BYTES // (4 * n * min(512, sizes["X"])))
-    tiles = plan_tiles((sizes["Y"], sizes["X"]), (min(rows, 512), 512), (0, 0))
+    tiles = list(plan_tiles((sizes["Y"], sizes["X"]), (min(rows, 512), 512), (0, 0)))
 
     def work(place: TileOfImage) -> Piece:
         core = place.tile.core

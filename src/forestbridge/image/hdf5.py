@@ -29,8 +29,6 @@ SUFFIXES = (".h5", ".hdf5", ".hdf", ".ilp")
 """Files that ilastik and we look into when a path goes on behind them."""
 
 MOST_LISTED = 20
-MAX_DEPTH = 8
-"""How deep groups are looked into for datasets: hard links can make groups that contain themselves."""
 
 
 def split_internal(path: PathLike) -> tuple[str, str | None]:
@@ -155,9 +153,9 @@ def _only_image(root: Node, source: Source) -> str:
 
 def _images(root: Node) -> list[str]:
     """Return the names of the datasets that may be images."""
-    names, waiting = [], [("", root, 0)]
+    names, waiting, seen = [], [("", root)], {root.address}
     while waiting:
-        prefix, node, depth = waiting.pop(0)
+        prefix, node = waiting.pop(0)
         for name in node.members():
             path = f"{prefix}{name}"
             if node.is_link(name):
@@ -166,8 +164,9 @@ def _images(root: Node) -> list[str]:
                 found = node.dataset(name)
                 if found is not None and 2 <= len(found.shape) <= 5 and found.dtype.kind in "buif":
                     names.append(path)
-            elif depth < MAX_DEPTH and (inner := node.node(name)) is not None:
-                waiting.append((f"{path}/", inner, depth + 1))
+            elif (inner := node.node(name)) is not None and inner.address not in seen:
+                seen.add(inner.address)  # a group can contain itself
+                waiting.append((f"{path}/", inner))
     return names
 
 

@@ -46,6 +46,13 @@ class Node:
         """Path inside the file."""
         return str(self._group.name)
 
+    @property
+    def address(self) -> int:
+        """Where it lies in the file: the same for two names of one group."""
+        import h5py
+
+        return int(h5py.h5o.get_info(self._group.id).addr)  # pyright: ignore[reportAttributeAccessIssue]  (compiled)
+
     def members(self, prefix: str = "") -> list[str]:
         """Return the names of the members that begin so, in the order of their names.
 
@@ -260,5 +267,11 @@ def open_hdf5(path: Path, kind: Kind) -> Iterator[Node]:
     with file:
         try:
             yield Node(file, name, kind)
-        except (OSError, RuntimeError, TypeError, ValueError, KeyError) as error:  # what h5py raises in damaged structures
+        except (
+            OSError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+            KeyError,
+        ) as error:  # what h5py raises in damaged structures
             raise kind.error(f"{name}: expected {kind.name}, found a damaged file ({error}); copy it again") from error
