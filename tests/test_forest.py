@@ -15,6 +15,7 @@ from forestbridge.encoders import open_encoder
 from forestbridge.errors import ForestError, OutputExistsError, ResourceError
 from forestbridge.forest import TENSORS, PixelForest, load_forest
 from forestbridge.sklearn_forest import floor_float32, forest_from_sklearn
+from small_line import small_forest
 
 SELECTION = {"GaussianSmoothing": [0.3, 1.0], "StructureTensorEigenvalues": [1.6]}
 
@@ -205,3 +206,20 @@ def test_single_leaf_tree(tmp_path: Path) -> None:
     assert forest.depth() == 0
     assert len(forest.used_features) == 0
     assert replace(forest, names=("a", "b")).describe()["depth"] == 0
+
+
+@pytest.mark.parametrize(("start", "step"), [(b"\x80", 0x100), (b"PK", 0x10000)])
+def test_a_header_whose_length_looks_like_a_pickle_or_zip(tmp_path, start, step):
+    """The file starts with the length of its header as 8 bytes: some lengths read as the first bytes of a pickle or an archive."""
+    forest = small_forest()
+    path = tmp_path / "a.forest"
+    forest.save(path)
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    missing = (int.from_bytes(start, "little") - length) % step
+    for padding in range(-64, 1):  # the key takes some bytes, too, and the header is filled up to a multiple of 8
+        note = "x" * (missing + padding + (step if missing < 64 else 0))
+        replace(forest, training={**forest.training, "note": note}).save(path, overwrite=True)
+        if path.read_bytes().startswith(start):
+            break
+    assert path.read_bytes().startswith(start)
+    np.testing.assert_array_equal(load_forest(path).threshold, forest.threshold)

@@ -182,8 +182,10 @@ def load_forest(path: str | Path) -> PixelForest:
 
 def _refuse_pickle(path: Path) -> None:
     with path.open("rb") as file:
-        start = file.read(4)
-    if start[:1] == b"\x80" or start[:2] == b"PK" or path.suffix in {".pkl", ".pickle", ".joblib", ".bin"}:
+        start = file.read(9)
+    # A safetensors file starts with the length of its header, which may look like anything, and then the header.
+    suspicious = start[:1] == b"\x80" or start[:2] == b"PK" or path.suffix in {".pkl", ".pickle", ".joblib", ".bin"}
+    if suspicious and start[8:] != b"{":
         raise ForestError(
             f"expected a forest saved by forestbridge, found {path}, which looks like a pickle or an archive; pickles can run code and "
             "are not loaded. Convert it where you trust it: forest_from_sklearn(rf).save('NAME.forest')"
