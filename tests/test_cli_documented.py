@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from typer.main import get_command
 
+import forestbridge as fb
 from command_line import CELLS, RECIPE, call, write_line
 from forestbridge.cli.app import app
 from forestbridge.phantom import phantom
@@ -54,6 +55,14 @@ def examples(section: str) -> list[str]:
     ]
 
 
+def write_nuclei_project(path: Path) -> None:
+    """Write the ilastik project that the examples name: a few trees over a few features."""
+    sample = phantom((96, 112), classes=2)
+    encoder = fb.open_encoder("filters", selection={"GaussianSmoothing": [1.0]})
+    forest = fb.train([(sample.image, sample.scribbles)], encoder=encoder, n_trees=3, engine="sklearn")
+    fb.write_project(path, forest, [(fb.as_image(sample.image), fb.as_scribbles(sample.scribbles))])
+
+
 def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "small").mkdir()
     write_line(tmp_path / "small")
@@ -61,6 +70,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, name in enumerate(("a", "b", "c")):
         tifffile.imwrite(f"{name}.tif", phantom((96, 112), classes=2, seed=seed).image)
     tifffile.imwrite("a_labels.tif", CELLS.scribbles)
+    write_nuclei_project(Path("nuclei.ilp"))
     Path("recipe").mkdir()
     Path("recipe/recipe.toml").write_text(RECIPE.replace("line/", "../"), encoding="utf-8")
     for line in [line for section in SECTIONS for line in examples(section)]:

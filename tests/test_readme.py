@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
+import forestbridge as fb
 from forestbridge.cli import main, main_package
 from forestbridge.phantom import phantom
 
@@ -53,6 +54,21 @@ def test_command_lines(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert not end.value.code, f"{line}\n{capsys.readouterr().err}"
     assert {p.name for p in folder.iterdir()} >= {"a_probabilities.tif", "a_segmentation.png", "nuclei.zip"}
     assert tifffile.imread(folder / "a_probabilities.tif").shape == (2, 160, 176)
+
+
+def test_ilastik_lines(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    sample = phantom((160, 176), classes=2)
+    encoder = fb.open_encoder("filters", selection={"GaussianSmoothing": [1.0, 3.5]})
+    forest = fb.train([(sample.image, sample.scribbles)], encoder=encoder, n_trees=5)
+    forest.save("nuclei.forest")
+    fb.write_project("nuclei.ilp", forest, [(fb.read_image("a.tif"), fb.as_scribbles(sample.scribbles))])
+    for line in block("bash", "ff-package convert").strip().splitlines():
+        program, *arguments = shlex.split(line, comments=True)
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        with pytest.raises(SystemExit) as end:
+            {"forestbridge": main, "ff-package": main_package}[program]()
+        assert not end.value.code, f"{line}\n{capsys.readouterr().err}"
+    assert {p.name for p in folder.iterdir()} >= {"nuclei_from_ilastik.zip", "a_Simple Segmentation.h5", "back.ilp"}
 
 
 def test_links_lead_somewhere() -> None:
