@@ -38,7 +38,11 @@ ROWS: list[tuple[str, int, str]] = [
     ("info words.tif", 3, r"words.tif: expected TIFF, .* found a file of another kind; convert it to OME-TIFF"),
     ("info folder", 3, r"expected an image file or an OME-Zarr folder, found a folder without .* for example a.tif"),
     ("info file.zarr", 3, r"file.zarr: expected .*found .*an OME-Zarr image is a folder"),
-    ("info data.h5", 3, r"data.h5: expected an HDF5 image .*, found a file that cannot be opened as such .*; copy it again"),
+    (
+        "info data.h5",
+        3,
+        r"data.h5: expected an HDF5 image .*, found a file that cannot be opened as such .*; copy it again",
+    ),
     ("info other.zarr", 3, r"other.zarr: expected .*found"),
     ("info list.zarr", 3, r"expected an OME-Zarr image, found Zarr metadata that cannot be read .*; copy the folder"),
     ("info plate.zarr", 3, r"expected one image, found a plate of wells; give the path of one .* plate.zarr/A/1/0"),
@@ -330,7 +334,10 @@ ROWS: list[tuple[str, int, str]] = [
 ]
 
 USAGE: list[tuple[str, str]] = [
-    ("extrct a.tif", r"forestbridge: No such command 'extrct'. Did you mean 'extract', 'export'\?; see: forestbridge --help"),
+    (
+        "extrct a.tif",
+        r"forestbridge: No such command 'extrct'. Did you mean 'extract', 'export'\?; see: forestbridge --help",
+    ),
     (
         "extract a.tif --ouput x",
         r"forestbridge extract: No such option: --ouput \(Possible options: --output\); see: forestbridge extract --help",

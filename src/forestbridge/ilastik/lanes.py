@@ -9,6 +9,7 @@ from typing import Any, Literal
 from forestbridge.errors import ImageError, ProjectError
 from forestbridge.image import Image, read_image
 from forestbridge.image.axistags import axes_of_tags
+from forestbridge.image.hdf5 import split_internal
 from forestbridge.image.hdf5_nodes import Kind, Node
 from forestbridge.image.source import shown
 
@@ -21,6 +22,7 @@ ROLE = "Raw Data"
 
 Where = Literal["embedded", "file", "url"]
 
+_IN_HDF5 = re.compile(r"(.*\.(?:h5|hdf5|hdf))(/.+)", re.IGNORECASE)
 _STACK = re.compile("[*;:]")
 """In a path without its drive: a pattern, or several files, which ilastik joins by the system's separator of paths."""
 
@@ -166,10 +168,13 @@ def _open_embedded(project: Path, lane: Lane) -> Image:
 
 
 def _find_file(project: Path, lane: Lane) -> Path:
-    # A path of Windows keeps its name when the project has moved to another system.
-    name = lane.path.replace("\\", "/").rsplit("/", 1)[-1]
+    # A path of Windows keeps its name when the project has moved to another system; a dataset in HDF5 follows its file.
+    stored = lane.path.replace("\\", "/")
+    found = _IN_HDF5.match(stored)
+    file, inside = found.groups() if found else (stored, "")
+    name = file.rsplit("/", 1)[-1] + inside
     for path in (project.parent / lane.path, project.parent / name):
-        if path.exists():
+        if Path(split_internal(path)[0]).exists():
             _logger.info("%s: the image %s is %s", shown(project), lane.name, shown(path))
             return path
     raise ProjectError(

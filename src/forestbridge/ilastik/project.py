@@ -88,9 +88,52 @@ class Project:
             raise ProjectError(
                 f"{shown(self.path)}: expected selected features, found none; choose features in ilastik and save the project"
             )
-        planes = {lane.sizes["Z"] for lane in self.lanes if lane is not None and lane.shape}
-        depth = max(planes, default=1 if self.selection.in_2d and all(self.selection.in_2d) else 2)
-        return bank_of_selection(self.selection, channels=self._channels(depth), planes=depth)
+        return bank_of_selection(self.selection, channels=self._channels, planes=self._planes)
+
+    @property
+    def _known(self) -> list[Lane]:
+        """The images whose size the project tells."""
+        return [lane for lane in self.lanes if lane is not None and lane.shape]
+
+    @property
+    def _planes(self) -> int:
+        """Length of the images' z axis: told by them, by their axes, or by what fits the forest; 2 stands for any more than one."""
+        assert self.selection is not None  # `encoder` has seen to that
+        if self._known:
+            return max(lane.sizes["Z"] for lane in self._known)
+        if any(lane is not None and "z" not in lane.axes for lane in self.lanes):
+            return 1  # projects before 1.3.3 keep the axes, not the size
+        if self.selection.in_2d and all(self.selection.in_2d):
+            return 1
+        if self.forest is not None:
+            fitting = [n for n in (2, 1) if self.forest.n_columns % self._features_of_a_channel(n) == 0]
+            return fitting[0] if fitting else 2
+        image = self.first_image()
+        return image.sizes["Z"] if image else 2
+
+    @property
+    def _channels(self) -> int:
+        """Number of channels: told by the images, or by what fits the forest."""
+        found = {lane.sizes["C"] for lane in self._known}
+        if len(found) > 1:
+            raise ProjectError(
+                f"{shown(self.path)}: expected images with the same channels, found {sorted(found)}; the project is damaged"
+            )
+        if found:
+            return found.pop()
+        if self.forest is not None:
+            return max(1, self.forest.n_columns // self._features_of_a_channel(self._planes))
+        image = self.first_image()
+        if image is None:
+            raise ProjectError(
+                f"{shown(self.path)}: expected an image or a forest, which tell the number of channels, found neither; add an image in "
+                "ilastik and save the project"
+            )
+        return image.n_channels
+
+    def _features_of_a_channel(self, planes: int) -> int:
+        assert self.selection is not None  # `encoder` has seen to that
+        return bank_of_selection(self.selection, channels=1, planes=planes).spec.n_features
 
     @property
     def columns(self) -> NDArray[np.int32]:
@@ -98,22 +141,6 @@ class Project:
         bank = self.encoder
         assert self.selection is not None  # `encoder` has seen to that
         return columns_of_selection(self.selection, bank)
-
-    def _channels(self, planes: int) -> int:
-        assert self.selection is not None  # the caller has seen to that
-        found = {lane.sizes["C"] for lane in self.lanes if lane is not None and lane.shape}
-        if len(found) > 1:
-            raise ProjectError(
-                f"{shown(self.path)}: expected images with the same channels, found {sorted(found)}; the project is damaged"
-            )
-        if found:
-            return found.pop()
-        if self.forest is None:
-            raise ProjectError(
-                f"{shown(self.path)}: expected an image or a forest, which tell the number of channels, found neither; add an image"
-            )
-        each = bank_of_selection(self.selection, channels=1, planes=planes).spec.n_features
-        return max(1, self.forest.n_columns // each)
 
     def pixel_forest(self) -> PixelForest:
         """Return the project's own trees as a forest over its filter bank: it decides as ilastik does.
