@@ -231,6 +231,52 @@ def test_dtype_and_ranges(folder):
     assert attributes["drange"].tolist() == [0, 255] and attributes["drange"].dtype == np.uint8
 
 
+def test_files_without_axes_have_those_of_the_project(folder):
+    np.save(folder / "stack.npy", STACK[..., None])
+    ended = predict(folder, project="z.ilp", image="stack.npy")
+    assert ended.code == 0 and "no axes in the file, taken as zyxc, as in the project" in ended.err
+    array, axes, *_ = read(folder / "stack_Probabilities.h5")
+    assert axes == "zyxc"
+    np.testing.assert_array_equal(array, np.moveaxis(expected(folder, "z.ilp", "stack.tif"), 0, -1))
+    for words in (["--ignore_training_axistags"], ["--input_axes=zyx"]):
+        ended = predict(folder, *words, project="z.ilp", image="stack.npy")
+        assert ended.code == 3 and "expected axes" in ended.err
+
+
+def test_what_is_not_typed_is_as_the_project_was_set(folder):
+    settings = {
+        "OutputFormat": b"hdf5",
+        "OutputFilenameFormat": b"out/{nickname}",
+        "OutputInternalPath": b"volume/p",
+        "OutputAxisOrder": b"cyx",
+        "ExportDtype": b"uint8",
+        "InputMin": 0.0,
+        "InputMax": 1.0,
+        "ExportMin": 0,
+        "ExportMax": 100,
+        "RegionStart": [10, -1, -1],
+        "RegionStop": [40, 50, -1],
+    }
+    with h5py.File(folder / "p.ilp", "r+") as file:
+        for name, value in settings.items():
+            file[f"Prediction Export/{name}"] = value
+    ended = predict(folder)
+    assert ended.code == 0, ended.err
+    whole = np.rint(expected(folder) * np.float32(100)).astype(np.uint8)
+    with h5py.File(folder / "out" / "a.h5", "r") as file:  # beside the project
+        assert file["volume/p"].compression is None
+        np.testing.assert_array_equal(file["volume/p"], whole[:, 10:40, :50])
+    words = [
+        "--output_format=numpy",
+        "--cutout_subregion=[(0,0,0),(5,6,2)]",
+        "--output_axis_order=yxc",
+        "--export_drange=(0,10)",
+    ]
+    assert predict(folder, *words, "--pipeline_result_drange=(0,1)").code == 0
+    part = np.rint(np.moveaxis(expected(folder), 0, -1)[:5, :6] * np.float32(10)).astype(np.uint8)
+    np.testing.assert_array_equal(np.load(folder / "out" / "a.npy"), part)
+
+
 def test_many_images_and_a_bad_one(folder):
     Pillow.fromarray(IMAGE[:50]).save(folder / "b.png")
     Pillow.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "rgb.png")

@@ -200,6 +200,39 @@ def test_missing_compute_in_2d_means_3d_for_stacks(tmp_path):
     assert project.encoder.spec.axes == "zyx" and project.pixel_forest().n_features == 5
 
 
+@pytest.mark.parametrize(
+    ("axes", "columns", "spatial", "channels"),
+    [("yx", 4, "yx", 1), ("txyc", 8, "yx", 2), ("txyzc", 4, "yx", 1), ("zyxc", 5, "zyx", 1), ("tzyxc", 10, "zyx", 2)],
+)
+def test_projects_that_keep_no_size_of_their_images(tmp_path, axes, columns, spatial, channels):
+    """Before 1.3.3: the axes tell of planes, and the forest of channels."""
+    path = write_ilp(
+        tmp_path / "a.ilp",
+        *(np.zeros((3,) * len(axes), np.uint8),),
+        axes=axes,
+        file="gone.h5/data",
+        in_2d=None,
+        columns=columns,
+        forests=[trees(3, seed=1, columns=columns)],
+    )
+    with h5py.File(path, "r+") as f:
+        del f["Input Data/infos/lane0000/Raw Data/shape"]
+    project = fb.read_project(path)
+    forest = project.pixel_forest()
+    assert forest.spec is not None and (forest.spec.axes, forest.spec.channels) == (spatial, channels)
+
+
+def test_images_inside_hdf5_files(tmp_path):
+    with h5py.File(tmp_path / "cells.h5", "w") as f:
+        f["volume/data"] = PICTURE
+    blocks = [((10, 20, 0), BLOCK[..., None])]
+    for place in ("cells.h5/volume/data", "../elsewhere/cells.h5/volume/data", "D:\\x\\cells.h5/volume/data"):
+        path = write_ilp(tmp_path / "a.ilp", PICTURE[..., None], blocks=blocks, file=place)
+        [(image, scribbles)] = fb.read_project(path).training_pairs()
+        np.testing.assert_array_equal(image.plane()[0], PICTURE)
+        assert scribbles.classes == (1, 2)
+
+
 def test_mixed_projects_have_filters_of_both_kinds(tmp_path):
     stack = np.random.default_rng(0).integers(0, 200, (8, 30, 40, 1)).astype(np.uint8)
     selection = {"GaussianSmoothing": [0.7], "HessianOfGaussianEigenvalues": [0.7, 1.0]}

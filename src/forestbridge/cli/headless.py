@@ -1,7 +1,7 @@
 """``forestbridge predict --project``: the options of ``ilastik --headless``, as a script has them."""
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -10,9 +10,10 @@ import typer
 
 import forestbridge as fb
 from forestbridge.cli.batch import check_present, end, for_each
-from forestbridge.cli.messages import progress_bar
+from forestbridge.cli.messages import progress_bar, say
 from forestbridge.cli.output import print_json, print_path
 from forestbridge.devices import find_gpu
+from forestbridge.errors import ImageError
 from forestbridge.forest import PixelForest
 from forestbridge.headless import DTYPES, FORMATS, SOURCES, Export, Plan, plan_export, run_export
 from forestbridge.ilastik import Project
@@ -59,6 +60,15 @@ ExportDrange = Annotated[str | None, _option("--export-drange", help='What it be
 Readonly = Annotated[
     str | None, _option("--readonly", help="Taken for ilastik's sake: a project is never written.", metavar="1")
 ]
+IgnoreTrainingAxes = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-training-axistags",
+        "--ignore_training_axistags",
+        help="Do not take the axes of the project's images for files that name none.",
+        rich_help_panel=PANEL,
+    ),
+]
 HeadlessFlag = Annotated[bool, typer.Option("--headless", help="Taken for ilastik's sake.", rich_help_panel=PANEL)]
 
 
@@ -80,26 +90,32 @@ class Words(NamedTuple):
         """Return the options that were typed."""
         return [f"--{name.replace('_', '-')}" for name, value in self._asdict().items() if value is not None]
 
-    def export(self) -> Export:
-        """Return what they mean.
+    def export(self, project: Project) -> Export:
+        """Return what they mean; what was not typed is as the project's export dialog was set, as in ilastik.
 
         Raises
         ------
         ValueError
             If one of them is not understood.
         """
-        default = Export()
-        return Export(
-            source=self.export_source or default.source,
-            format=self.output_format or default.format,
-            filename=self.output_filename_format or default.filename,
-            internal_path=(self.output_internal_path or default.internal_path).strip("/"),
-            axes=self.output_axis_order.lower() if self.output_axis_order else None,
-            region=_region(self.cutout_subregion),
-            dtype=self.export_dtype,
-            result_range=_range("--pipeline-result-drange", self.pipeline_result_drange),
-            export_range=_range("--export-drange", self.export_drange),
-        )
+        typed = {
+            "source": self.export_source,
+            "format": self.output_format,
+            "filename": self.output_filename_format,
+            "internal_path": self.output_internal_path,
+            "axes": self.output_axis_order.lower() if self.output_axis_order else None,
+            "region": _region(self.cutout_subregion),
+            "dtype": self.export_dtype,
+            "result_range": _range("--pipeline-result-drange", self.pipeline_result_drange),
+            "export_range": _range("--export-drange", self.export_drange),
+        }
+        stored = dict(project.export)
+        if "filename" in stored and not stored["filename"].startswith(
+            "{"
+        ):  # relative to the project, not to where we are
+            stored["filename"] = str(project.path.absolute().parent / stored["filename"])
+        settings = {**stored, **{name: value for name, value in typed.items() if value is not None}}
+        return Export(**{**settings, "internal_path": settings.get("internal_path", "exported_data").strip("/")})
 
 
 class Run(NamedTuple):
@@ -111,6 +127,7 @@ class Run(NamedTuple):
     overwrite: bool
     dry_run: bool
     json: bool
+    ignore_training_axes: bool = False
 
 
 def refuse_beside_project(options: Mapping[str, Any]) -> None:
@@ -153,17 +170,17 @@ def predict_as_ilastik(path: Path, files: Sequence[Path], words: Words, run: Run
     ForestbridgeError
         If the project cannot be used.
     """
-    export = words.export()
     if not files:
         raise ValueError("expected images, found none; give them with --raw-data, or at the end")
     check_present(files)
     project = fb.read_project(path)
+    export = words.export(project)
     forest = project.pixel_forest()
     run = run._replace(device=str(find_gpu(run.device) or "cpu"))
     axes = words.input_axes.split(",")[0] if words.input_axes else None
-    opened, failures = for_each(
-        [(f, f) for f in files], partial(_open, forest=forest, export=export, axes=axes, run=run)
-    )
+    trained = next((lane.axes for lane in project.lanes if lane is not None), None)
+    reading = partial(_read, axes=axes, trained=None if run.ignore_training_axes else trained, nan=run.nan)
+    opened, failures = for_each([(f, f) for f in files], partial(_open, forest=forest, export=export, reading=reading))
     _check_distinct(opened, export)
     items = [(Path(image.source), (image, plan)) for image, plan in opened]
     outputs, failed = for_each(items, partial(_write, project=project, forest=forest, export=export, run=run))
@@ -174,10 +191,23 @@ def predict_as_ilastik(path: Path, files: Sequence[Path], words: Words, run: Run
     end(len(files), failures)
 
 
+def _read(path: Path, *, axes: str | None, trained: str | None, nan: float | None) -> Image:
+    """Open an image; where its file does not say what its axes are, they are those that the project was trained on."""
+    try:
+        return fb.read_image(path, axes=axes, nan=nan)
+    except ImageError as error:
+        if axes is not None or not trained or "expected axes with a name" not in str(error):
+            raise
+        say(
+            f"{shown(path)}: no axes in the file, taken as {trained}, as in the project; give --input_axes if they are others"
+        )
+        return fb.read_image(path, axes=trained, nan=nan)
+
+
 def _open(
-    path: Path, _: Path, *, forest: PixelForest, export: Export, axes: str | None, run: Run
+    path: Path, _: Path, *, forest: PixelForest, export: Export, reading: Callable[[Path], Image]
 ) -> tuple[Image, Plan]:
-    image = fb.read_image(path, axes=axes, nan=run.nan)
+    image = reading(path)
     return image, plan_export(forest, image, export)
 
 

@@ -71,6 +71,7 @@ def predict(
     export_dtype: headless.ExportDtype = None,
     pipeline_result_drange: headless.PipelineResultDrange = None,
     export_drange: headless.ExportDrange = None,
+    ignore_training_axistags: headless.IgnoreTrainingAxes = False,
     readonly: headless.Readonly = None,
     headless_flag: headless.HeadlessFlag = False,
     overwrite: Overwrite = False,
@@ -111,6 +112,7 @@ def predict(
         )
         files = [*(raw_data or []), *(sources or [])]
         run = headless.Run(jobs, device, nan, overwrite=overwrite, dry_run=dry_run, json=json)
+        run = run._replace(ignore_training_axes=ignore_training_axistags)
         headless.predict_as_ilastik(project, files, words, run)
         return
     headless.refuse_without_project(words, raw_data, readonly=readonly, headless=headless_flag)

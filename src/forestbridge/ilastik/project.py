@@ -3,6 +3,7 @@
 The file is HDF5 and is read as such: nothing in it is unpickled, no link is followed out of it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from forestbridge.encoders.filters import FilterBank
 from forestbridge.errors import ProjectError
 from forestbridge.forest import PixelForest
+from forestbridge.ilastik.export_settings import read_export_settings
 from forestbridge.ilastik.labels import LanePoints, read_labels
 from forestbridge.ilastik.lanes import PROJECT, Lane, open_lane, read_lanes
 from forestbridge.ilastik.selection import (
@@ -61,6 +63,8 @@ class Project:
         The trees, in the project's own columns; None if the project was saved without.
     feature_names
         Those that the forest was trained on; empty in old projects.
+    export
+        What the project's export dialog was set to, as far as it was, by the names of `forestbridge.headless.Export`.
     """
 
     path: Path
@@ -74,6 +78,7 @@ class Project:
     labels: dict[int, LanePoints]
     forest: VigraForest | None
     feature_names: tuple[str, ...]
+    export: Mapping[str, Any]
 
     @property
     def encoder(self) -> FilterBank:
@@ -322,6 +327,7 @@ def read_project(path: str | Path) -> Project:
             labels=labels,
             forest=forest,
             feature_names=tuple(root.texts(f"{FORESTS}/feature_names")) if forest else (),
+            export=read_export_settings(root),
         )
 
 
