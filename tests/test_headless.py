@@ -205,6 +205,16 @@ def test_formats_of_stacks(folder, source):
     np.testing.assert_array_equal(array[0].transpose(1, 0, 2, 3).reshape(wanted.shape), wanted)
 
 
+def test_a_part_lies_where_it_was_cut_out(folder):
+    words = ["--output_format=single-scale OME-Zarr", "--cutout_subregion=[(2,5,6,0),(6,25,36,2)]"]
+    assert predict(folder, *words, project="z.ilp", image="stack.tif").code == 0
+    [scale] = zarr.open_group(folder / "stack_Probabilities.zarr", mode="r", zarr_format=2).attrs["multiscales"]
+    assert scale["coordinateTransformations"] == [
+        {"type": "scale", "scale": [1.0] * 5},
+        {"type": "translation", "translation": [0.0, 0.0, 2.0, 5.0, 6.0]},
+    ]
+
+
 @pytest.mark.parametrize(
     ("dtype", "result", "export", "wanted"),
     [

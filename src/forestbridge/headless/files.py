@@ -81,11 +81,16 @@ def _zarr_writer(folder: Path, plan: Plan, image: Image) -> Write:
     axes = [{"name": a, "type": {"t": "time", "c": "channel"}.get(a, "space")} for a in FIVE]
     axes = [{**axis, "unit": "micrometer"} if axis["name"] in image.pixel_size else axis for axis in axes]
     level = {"path": ZARR_ARRAY, "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+    multiscale: dict[str, Any] = {"axes": axes, "datasets": [level]}
+    first = [s.start * size for s, size in zip(plan.region, scale, strict=True)]
+    if any(first):  # a part of the image lies where it was cut out; ilastik says so for the whole pyramid
+        place = [{"type": "scale", "scale": [1.0] * 5}, {"type": "translation", "translation": first}]
+        multiscale["coordinateTransformations"] = place
     target = create_five_axes(
         folder,
         tuple(sizes.get(a, 1) for a in FIVE),
         plan.dtype,
-        multiscale={"axes": axes, "datasets": [level]},
+        multiscale=multiscale,
         attributes={},
         order=tuple(plan.axes.index(a) if a in plan.axes else None for a in FIVE),
     )
