@@ -1,5 +1,6 @@
 """The two programs: commands gathered, errors turned into one message and an exit code."""
 
+import atexit
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from forestbridge.cli.output import make_stdout_safe
 from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.predict import predict
 from forestbridge.cli.train import train
-from forestbridge.errors import ForestbridgeError
+from forestbridge.errors import ForestbridgeError, InterruptedRunError
 
 TYPER_INTERRUPTED = 130
 """What typer turns Ctrl-C into."""
@@ -82,6 +83,11 @@ def run(program: typer.Typer, name: str) -> int:
             return _tell(error, name)
 
 
+def _forget_what_ran_besides() -> None:
+    """Say nothing of reads in the background that an interruption cut off: Python would print where each of them was."""
+    sys.unraisablehook = lambda _: None
+
+
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     """Treat SIGTERM, which clusters send when the time is over, as Ctrl-C: what is done is kept."""
@@ -97,6 +103,8 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 def _tell(error: BaseException, name: str) -> int:
     """Print an error's message on stderr and return its exit code."""
+    if isinstance(error, KeyboardInterrupt | InterruptedRunError):
+        atexit.register(_forget_what_ran_besides)
     if os.environ.get("FORESTBRIDGE_TRACEBACK") == "1":
         traceback.print_exception(error)
     if message := error_message(error, name):
