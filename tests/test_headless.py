@@ -316,6 +316,20 @@ def test_existing_results_stay_without_overwrite(folder):
     assert predict(folder, "--overwrite").code == 0
 
 
+def test_a_file_of_another_kind_is_replaced_only_with_overwrite(folder):
+    (folder / "a_Probabilities.h5").write_bytes(b"no HDF5")
+    ended = predict(folder)
+    assert ended.code == 2 and "expected a new output" in ended.err
+    assert (folder / "a_Probabilities.h5").read_bytes() == b"no HDF5"
+    assert predict(folder, "--overwrite").code == 0
+    assert read(folder / "a_Probabilities.h5")[0].shape == (HEIGHT, WIDTH, 2)
+
+
+def test_a_missing_image_is_told_as_such(folder):
+    ended = predict(folder, image="gone.png")
+    assert ended.code == 3 and "expected an image at" in ended.err and "no axes in the file" not in ended.err
+
+
 REFUSED = [
     (
         ["--export_source=Labels"],

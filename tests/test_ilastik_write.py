@@ -210,6 +210,12 @@ def test_command_line(tmp_path):
     plan = call(*words, "--dry-run", program="ff-package")
     assert plan.code == 0 and "would write" in plan.out and "no --labels given: ilastik predicts" in plan.err
     assert not (tmp_path / "a.ilp").exists()
+    wrong = call("ilastik", tmp_path / "a.forest", "-o", tmp_path / "a.zip", "--dry-run", program="ff-package")
+    assert wrong.code == 2 and "expected a project named NAME.ilp" in wrong.err
+    np.save(tmp_path / "rgb.npy", np.zeros((3, 20, 20), np.uint8))
+    other = ["--image", tmp_path / "rgb.npy", "--axes", "CYX", "-o", tmp_path / "a.ilp", "--dry-run"]
+    wrong = call("ilastik", tmp_path / "a.forest", *other, program="ff-package")
+    assert wrong.code == 3 and "expected 1 channel(s), as the forest's filters have, found 3" in wrong.err
     ended = call(*words, "--labels", tmp_path / "a_labels.tif", "--json", program="ff-package")
     assert ended.code == 0, ended.err
     facts = ended.json()

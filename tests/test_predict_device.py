@@ -22,8 +22,8 @@ from forestbridge.encoders.base import Encoder
 from forestbridge.encoders.features import features
 from forestbridge.errors import MissingExtraError, ResourceError
 from forestbridge.extract import extract
-from forestbridge.image import read_image
-from forestbridge.predict import predict
+from forestbridge.image import as_image, read_image
+from forestbridge.predict import predict, predict_pieces
 from forestbridge.train import train
 from random_forests import random_forest
 from results import whole
@@ -328,3 +328,20 @@ def test_the_cpu_needs_no_torch(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", CELLS.image)
     small_forest().save(tmp_path / "a.forest")
     assert run_and_measure(WITHOUT_TORCH, tmp_path) == [0, 0]
+
+
+@pytest.mark.parametrize("kind", ["cells", "stack"])
+def test_a_region_asks_for_its_tiles_alone(gpu: torch.device, kind: str) -> None:
+    picture = {"cells": CELLS, "stack": STACK}[kind]
+    image, forest = as_image(picture.image), small_forest(kind)
+    places = {"cells": (slice(0, 1), slice(70, 75), slice(3, 60)), "stack": (slice(1, 3), slice(5, 9), slice(3, 60))}
+    region = (slice(0, 1), *places[kind])
+    for device in ("cpu", "cuda"):
+        pieces = list(predict_pieces(image, forest, kind="probabilities", region=region, device=device))
+        assert pieces
+        whole_image = predict(image, forest)
+        for piece in pieces:
+            z = slice(piece.z or 0, (piece.z or 0) + 1)
+            core = piece.core if len(piece.core) == 3 else (z, *piece.core)
+            assert all(a.start < b.stop and b.start < a.stop for a, b in zip(core, region[1:], strict=True))
+            assert_nearly_same(piece.answer, whole_image[(slice(None), *piece.core)])

@@ -171,6 +171,10 @@ class _Run(NamedTuple):
     device: "torch.device | None"
     region: tuple[slice, ...] | None = None
 
+    def wanted(self, tiles: list[TileOfImage]) -> list[TileOfImage]:
+        """Return the tiles that have a pixel in the region; all without one."""
+        return tiles if self.region is None else [place for place in tiles if meets(place, self.region)]
+
     def piece(self, place: TileOfImage, probabilities: NDArray[np.float32]) -> Piece:
         """Return what is kept of a tile's probabilities."""
         answer = answer_of(probabilities, self.kind, self.forest.classes)
@@ -209,9 +213,7 @@ def _predict_image(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
         stored = planes.astype(encoder.spec.dtype, copy=False)  # the forest was trained on stored values
         return run.piece(place, engine.predict(forest, stored, threads=1))
 
-    tiles = _by_squares(tiles_of(encoder.spec, image))
-    if run.region is not None:
-        tiles = [place for place in tiles if meets(place, run.region)]
+    tiles = run.wanted(_by_squares(tiles_of(encoder.spec, image)))
     yield from run.told(in_order(work, tiles, run.jobs), len(tiles))
 
 
@@ -228,7 +230,7 @@ def _filter_on(
         pixels = image.region(inside, t=place.t, z=place.z)
         return run.piece(place, on_device.predict_filters(bank, pixels, core))
 
-    tiles = tiles_of(bank.spec, image, core=CORE[bank.spec.axes])
+    tiles = run.wanted(tiles_of(bank.spec, image, core=CORE[bank.spec.axes]))
     yield from run.told(in_order(work, tiles, run.jobs or READERS), len(tiles))
 
 
@@ -252,6 +254,7 @@ class _Band(NamedTuple):
 def _predict_bands(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]:
     """Predict from maps with a stride. A pixel at the end of a tile lies between cells of two tiles: three rows of tiles are kept."""
     tiles, classify = tiles_of(encoder.spec, image), run.classifier()
+    n_wanted = len(run.wanted(tiles))
 
     def pieces() -> Iterator[Piece]:
         for _, slab in groupby(tiles, key=lambda place: (place.t, place.z, place.tile.core[:-2])):
@@ -259,9 +262,9 @@ def _predict_bands(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
             bands = (_encode_band(image, encoder, row, run.jobs) for row in rows)
             for row, neighbours in zip(rows, _with_neighbours(bands), strict=True):
                 work = partial(_classify_in_bands, image, encoder.spec, run, classify, neighbours)
-                yield from in_order(work, row, run.jobs)
+                yield from in_order(work, run.wanted(row), run.jobs)
 
-    yield from run.told(pieces(), len(tiles))
+    yield from run.told(pieces(), n_wanted)
 
 
 def _encode_band(image: Image, encoder: Encoder, row: Sequence[TileOfImage], jobs: int | None) -> _Band:

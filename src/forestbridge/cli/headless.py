@@ -196,12 +196,16 @@ def _read(path: Path, *, axes: str | None, trained: str | None, nan: float | Non
     try:
         return fb.read_image(path, axes=axes, nan=nan)
     except ImageError as error:
-        if axes is not None or not trained or "expected axes with a name" not in str(error):
+        if axes is not None or not trained:
             raise
-        say(
-            f"{shown(path)}: no axes in the file, taken as {trained}, as in the project; give --input_axes if they are others"
-        )
-        return fb.read_image(path, axes=trained, nan=nan)
+        try:
+            image = fb.read_image(path, axes=trained, nan=nan)
+        except ImageError:
+            raise error from None  # the axes were not what was wrong
+    say(
+        f"{shown(path)}: no axes in the file, taken as {trained}, as in the project; give --input_axes if they are others"
+    )
+    return image
 
 
 def _open(

@@ -27,6 +27,7 @@ from forestbridge.errors import ForestError
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
 from forestbridge.graphs import MAX_TORCHSCRIPT_DEPTH
+from forestbridge.ilastik.write import check_project
 from forestbridge.image import Image
 from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles
@@ -179,12 +180,14 @@ def ilastik(
     images = [open_image(path, reading) for path in image or ()]
     scribbles = _scribbles(images, labels or [], loaded, LabelReading(label_axes, ignore, plane, merge))
     _say_what_is_lost(loaded, images, labels)
+    pairs = list(zip(images, scribbles, strict=True))
+    place = "link" if link else "embed"
     if dry_run:
+        check_project(output, loaded, pairs, images=place)
         facts = {"dry_run": True, "project": str(output), "images": [i.source for i in images], "linked": link}
         print_json(facts) if json else print(f"would write {shown(output)} with {len(images)} image(s)")
         return
-    pairs = list(zip(images, scribbles, strict=True))
-    fb.write_project(output, loaded, pairs, images="link" if link else "embed", overwrite=overwrite)
+    fb.write_project(output, loaded, pairs, images=place, overwrite=overwrite)
     if json:
         print_json({"project": str(output), **fb.read_project(output).describe()})
     else:

@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.errors import OutputExistsError
 from forestbridge.files import check_output, new_file
 from forestbridge.headless.export import FIVE, FORMATS, Export
 from forestbridge.headless.plan import Plan
 from forestbridge.image import Image
 from forestbridge.image.hdf5_result import create_dataset, hdf5_attributes
-from forestbridge.image.source import shown
 from forestbridge.image.zarr_result import create_five_axes, new_folder
 
 PIXEL_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -35,14 +33,13 @@ def created(export: Export, plan: Plan, image: Image, *, overwrite: bool) -> Ite
             folder = stack.enter_context(new_folder(plan.path, overwrite=overwrite))
             yield _zarr_writer(folder, plan, image)
             return
-        keeps = (
-            FORMATS[export.format] == "h5" and plan.path.is_file() and not _has_dataset(plan.path, export.internal_path)
-        )
-        if not keeps:
+        others = _datasets(plan.path) if FORMATS[export.format] == "h5" else None
+        adds = others is not None and export.internal_path not in others
+        if not adds:
             check_output(plan.path, overwrite=overwrite)
-        file = stack.enter_context(new_file(plan.path, overwrite=overwrite or keeps))
+        file = stack.enter_context(new_file(plan.path, overwrite=overwrite or adds))
         if FORMATS[export.format] == "h5":
-            if plan.path.is_file():  # other datasets in it stay
+            if others is not None:  # they stay
                 shutil.copyfile(plan.path, file)
             attributes = hdf5_attributes(plan.axes, image.pixel_size, None)
             if plan.limits is not None:
@@ -63,16 +60,16 @@ def created(export: Export, plan: Plan, image: Image, *, overwrite: bool) -> Ite
             _pack(file, export.format, pixels, plan, image)
 
 
-def _has_dataset(path: Path, dataset: str) -> bool:
+def _datasets(path: Path) -> set[str] | None:
+    """Return the names in an HDF5 file; None where there is none."""
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            return dataset in file
-    except OSError as error:
-        raise OutputExistsError(
-            f"expected a new output or an HDF5 file, found {shown(path)}, which is none; give another name or --overwrite"
-        ) from error
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return None
+    names: set[str] = set()
+    with h5py.File(path, "r") as file:
+        file.visit(names.add)
+    return names
 
 
 def _zarr_writer(folder: Path, plan: Plan, image: Image) -> Write:

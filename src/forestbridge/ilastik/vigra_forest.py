@@ -34,8 +34,8 @@ SPLIT_NAMES = {1: "hyperplane", 2: "hypersphere"}
 
 FLOAT32 = np.finfo(np.float32)
 
-PROBABILITY_SLACK = 1e-4
-"""How far the fractions of a leaf may lie from 1 in all."""
+PROBABILITY_SLACK = 1e-5
+"""How far the fractions of a leaf may lie from 1 in all; a forest file holds no others."""
 
 
 class TreeNodes(NamedTuple):

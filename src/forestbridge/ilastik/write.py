@@ -127,14 +127,7 @@ def write_project(
     import h5py
 
     path = check_output(path, overwrite=overwrite)
-    if path.suffix.lower() != ".ilp":
-        raise ValueError(
-            f"expected a project named NAME.ilp, found {shown(path)}; give {shown(path.with_suffix('.ilp'))}"
-        )
-    _check_forest(forest)
-    lanes = [(image, _renumbered(scribbles, image, forest)) for image, scribbles in pairs]
-    for image, _ in lanes:
-        _check_lane(image, forest, images)
+    lanes = check_project(path, forest, pairs, images=images)
     with new_file(path, overwrite=overwrite) as temporary, h5py.File(temporary, "w") as file:
         _write_text(file, "ilastikVersion", VERSION)
         _write_text(file, "workflowName", WORKFLOW)
@@ -148,6 +141,27 @@ def write_project(
         _write_text(group, "OutputInternalPath", "exported_data")
         _write_text(group, "OutputFilenameFormat", "{dataset_dir}/{nickname}_{result_type}")
     return path
+
+
+def check_project(
+    path: Path, forest: PixelForest, pairs: Sequence[tuple[Image, Scribbles | None]], *, images: Place
+) -> list[tuple[Image, Scribbles | None]]:
+    """Refuse what cannot become a project; arguments and errors are those of `write_project`.
+
+    Returns
+    -------
+    pairs
+        The images with their scribbles as ilastik has them: values 1..K.
+    """
+    if path.suffix.lower() != ".ilp":
+        raise ValueError(
+            f"expected a project named NAME.ilp, found {shown(path)}; give {shown(path.with_suffix('.ilp'))}"
+        )
+    _check_forest(forest)
+    lanes = [(image, _renumbered(scribbles, image, forest)) for image, scribbles in pairs]
+    for image, _ in lanes:
+        _check_lane(image, forest, images)
+    return lanes
 
 
 def _check_forest(forest: PixelForest) -> None:

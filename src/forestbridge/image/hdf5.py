@@ -130,8 +130,7 @@ def open_hdf5_image(source: Source, dataset: str | None) -> tuple[Hdf5Pixels, st
                 f"{source.name}: expected an image of 2 to 5 dimensions of numbers at {shown(name)}, found {found.dtype} of the shape "
                 f"{found.shape}; give another dataset: {source.name}/NAME"
             )
-        packed = found.chunks if found.compression or found.chunks else None
-        pixels = Hdf5Pixels(source, name, tuple(found.shape), found.dtype, packed)
+        pixels = Hdf5Pixels(source, name, tuple(found.shape), found.dtype, found.chunks)
         return pixels, _axes(found), _calibration(found)
 
 
