@@ -13,12 +13,13 @@ from typer.main import get_command
 
 import forestbridge as fb
 from command_line import CELLS, RECIPE, call, write_line
-from forestbridge.cli.app import app
+from forestbridge.cli.app import app, command_of
 from forestbridge.phantom import phantom
 
 TEXT = (Path(__file__).parent.parent / "docs" / "command_line.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
 SHARED = "Options of several commands"
+MACROS = "For macros"
 NOT_RUN = {"forestbridge demo -o demo"}
 """Takes a minute; `scripts/demo` runs it."""
 
@@ -38,7 +39,7 @@ def options_in(section: str) -> set[str]:
 
 
 def test_every_command_has_a_section() -> None:
-    assert {name for name, _ in commands(get_command(app))} == set(SECTIONS) - {SHARED, "Rules of all commands"}
+    assert {name for name, _ in commands(get_command(app))} == set(SECTIONS) - {SHARED, MACROS, "Rules of all commands"}
 
 
 @pytest.mark.parametrize("name", [name for name, _ in commands(get_command(app))])
@@ -47,6 +48,12 @@ def test_options_are_those_of_the_command(name: str) -> None:
     actual = {o for p in command.params if p.param_type_name == "option" for o in p.opts} - {"--help", "-h"}
     assert options_in(name) == actual - options_in(SHARED)
     assert re.search(rf"^(forestbridge|ff-package) {name.removeprefix('package ')} ?", examples(name)[0])
+
+
+def test_options_of_macros() -> None:
+    command = dict(commands(command_of(app)))["predict"]
+    actual = {o for p in command.params if p.param_type_name == "option" and not p.expose_value for o in p.opts}
+    assert options_in(MACROS) == actual - {"--help", "-h"}
 
 
 def examples(section: str) -> list[str]:
@@ -71,6 +78,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tifffile.imwrite(f"{name}.tif", phantom((96, 112), classes=2, seed=seed).image)
     tifffile.imwrite("a_labels.tif", CELLS.scribbles)
     write_nuclei_project(Path("nuclei.ilp"))
+    Path("Fiji.app/plugins").mkdir(parents=True)
     Path("recipe").mkdir()
     Path("recipe/recipe.toml").write_text(RECIPE.replace("line/", "../"), encoding="utf-8")
     for line in [line for section in SECTIONS for line in examples(section)]:

@@ -41,8 +41,12 @@ ORDER = [
     "package",
     "runner",
     "demo",
+    "example",
+    "once",
+    "fiji",
     "__init__",
     "cli",
+    "__main__",
 ]
 """A module imports only from modules above it, and from its own folder."""
 

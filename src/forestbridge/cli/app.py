@@ -6,21 +6,25 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import typer
 from typer.main import get_command
 
-from forestbridge.cli import data, demo, ilastik, package
+from forestbridge.cli import data, demo, fiji, ilastik, package
 from forestbridge.cli.errors import UsageError, error_message, exit_code
 from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
+from forestbridge.cli.macro import Outcome, macro_order, run_for_macro
 from forestbridge.cli.messages import messages_on_stderr, say
-from forestbridge.cli.options import HELP, Version
+from forestbridge.cli.options import HELP, Version, add_macro_options
 from forestbridge.cli.output import make_stdout_safe
 from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.predict import predict
+from forestbridge.cli.serve import serve
 from forestbridge.cli.train import train
 from forestbridge.errors import ForestbridgeError, InterruptedRunError
 
@@ -37,6 +41,7 @@ app = typer.Typer(
     context_settings=HELP,
 )
 app.command()(demo.demo)
+app.command()(demo.example)
 app.command()(data.info)
 app.command()(data.encoders)
 app.command(cls=SeveralValues)(extract)
@@ -45,9 +50,11 @@ app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
+app.command()(serve)
 package.app.command(cls=SeveralValues)(ilastik.convert)
 package.app.command(cls=SeveralValues)(ilastik.ilastik)
 app.add_typer(package.app)
+app.add_typer(fiji.app)
 
 
 @app.callback()
@@ -65,18 +72,38 @@ def main_package() -> None:
     sys.exit(run(package.app, "ff-package"))
 
 
-def run(program: typer.Typer, name: str) -> int:
-    """Run a program with the arguments of this process; tell an error in one message, and return the exit code.
+def run(program: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run a program; tell an error in one message, and return the exit code.
 
-    FORESTBRIDGE_TRACEBACK=1 shows where an error comes from besides.
+    FORESTBRIDGE_TRACEBACK=1 shows where an error comes from besides. With ``--macro`` the message stands in the status line.
+
+    Parameters
+    ----------
+    arguments
+        Those of this process by default.
     """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     make_stdout_safe()
+    order = macro_order(arguments)
+    if order is None:
+        return _run(program, name, arguments).code
+    return run_for_macro(partial(_run, program, name, arguments), order, arguments)
+
+
+def command_of(program: typer.Typer) -> Any:
+    """Return the tree of commands, each of which takes the options of ``--macro``."""
+    command = get_command(program)
+    add_macro_options(command)
+    return command
+
+
+def _run(program: typer.Typer, name: str, arguments: list[str]) -> Outcome:
     with messages_on_stderr(), _sigterm_as_ctrl_c():
         try:
-            code = get_command(program).main(prog_name=name, standalone_mode=False)
+            code = command_of(program).main(args=arguments, prog_name=name, standalone_mode=False)
             if code == TYPER_INTERRUPTED:
                 raise KeyboardInterrupt
-            return code or 0
+            return Outcome(code or 0)
         except (UsageError, ForestbridgeError, ValueError, TypeError, OSError) as error:
             return _tell(error, name)
         except (MemoryError, KeyboardInterrupt, typer.Abort) as error:
@@ -101,12 +128,13 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _tell(error: BaseException, name: str) -> int:
-    """Print an error's message on stderr and return its exit code."""
+def _tell(error: BaseException, name: str) -> Outcome:
+    """Print an error's message on stderr and return how the command ended."""
     if isinstance(error, KeyboardInterrupt | InterruptedRunError):
         atexit.register(_forget_what_ran_besides)
     if os.environ.get("FORESTBRIDGE_TRACEBACK") == "1":
         traceback.print_exception(error)
-    if message := error_message(error, name):
+    message = error_message(error, name)
+    if message:
         say(message)
-    return exit_code(error)
+    return Outcome(exit_code(error), message.removeprefix(f"{name}: "))

@@ -138,8 +138,7 @@ def new(
     write_new_labels(output, opened, overwrite=overwrite)
     if json:
         print_json({"labels": str(output), "size": {a: n for a, n in opened.sizes.items() if a in opened.axes}})
-    else:
-        print_path(output)
+    print_path(output, json=json)
 
 
 def verify(store: Annotated[Path, typer.Argument(help="A feature store.")], json: Json = False) -> None:

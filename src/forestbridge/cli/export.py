@@ -68,7 +68,9 @@ def export(
     fb.export_features(
         opened, output, encoder=encoder, features=chosen, beside=beside, format=format, overwrite=overwrite
     )
-    print_json({"dry_run": False, **facts}) if json else print_path(output)
+    if json:
+        print_json({"dry_run": False, **facts})
+    print_path(output, json=json)
 
 
 def _chosen(spec: EncoderSpec, features: list[str] | None, forest: Path | None, top: int) -> list[int]:

@@ -112,8 +112,7 @@ def _extract(_: Path, item: tuple[Image, Path], *, bank: Encoder, settings: Mapp
     image, store = item
     with progress_bar(f"extract {store.name}") as progress:
         fb.extract(image, bank, store, progress=progress, resume=typed_command(without="--overwrite"), **settings)
-    if not json:
-        print_path(store)
+    print_path(store, json=json)
     return store
 
 

@@ -251,8 +251,7 @@ def _write(
     with progress_bar(f"predict {path.name}") as progress:
         options: dict[str, Any] = {"jobs": run.jobs, "device": run.device, "progress": progress}
         run_export(project, forest, image, export, plan, overwrite=run.overwrite, **options)
-    if not run.json:
-        print_path(plan.path)
+    print_path(plan.path, json=run.json)
     return plan.path
 
 

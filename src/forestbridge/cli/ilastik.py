@@ -112,8 +112,8 @@ def _save(forest: PixelForest, output: Path, *, overwrite: bool, dry_run: bool, 
         print_json({"dry_run": dry_run, "forest": str(output), **forest.describe()})
     elif dry_run:
         print(f"would write {shown(output)} with {forest.n_trees} trees of depth {forest.depth()}")
-    else:
-        print_path(output)
+    if not dry_run:
+        print_path(output, json=json)
 
 
 def _check_depth(forest: PixelForest, project: Path, output: Path) -> None:
@@ -190,8 +190,7 @@ def ilastik(
     fb.write_project(output, loaded, pairs, images=place, overwrite=overwrite)
     if json:
         print_json({"project": str(output), **fb.read_project(output).describe()})
-    else:
-        print_path(output)
+    print_path(output, json=json)
 
 
 def _scribbles(

@@ -22,8 +22,16 @@ SILENT = "asyncio"
 """zarr leaves tasks behind when a chunk is damaged; what asyncio says of them comes after our own message, up to Python's end."""
 
 
+last_said: list[str] = []
+"""The last message, for the status line of ``--macro``."""
+
+listeners: list[Callable[[str, int, int], None]] = []
+"""Told what is done, how much of it, and of how much, in place of a progress bar: the status file of ``--macro``."""
+
+
 def say(message: str) -> None:
     """Print a message for people on stderr; control characters from files are shown as escapes."""
+    last_said[:] = [message]
     stderr.print("\n".join(shown(line) for line in message.split("\n")))
 
 
@@ -39,6 +47,9 @@ class _Say(logging.Handler):
 def messages_on_stderr() -> Iterator[None]:
     """Show what the library logs, and Python's warnings, while the block runs."""
     root, handler = logging.getLogger(), _Say()
+    if any(isinstance(other, _Say) for other in root.handlers):
+        yield  # a command that the worker runs: the worker's own block shows them
+        return
     level, shown, levels = root.level, warnings.showwarning, {n: logging.getLogger(n).level for n in CHATTY}
     root.addHandler(handler)
     root.setLevel(logging.INFO)
@@ -63,7 +74,15 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with rate and time left on stderr; nothing when stderr is no terminal."""
+    """Show a bar with rate and time left on stderr; nothing when stderr is no terminal. Listeners are told in its place."""
+    if listeners:
+
+        def tell(done: int, total: int) -> None:
+            for listener in listeners:
+                listener(what, done, total)
+
+        yield tell
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

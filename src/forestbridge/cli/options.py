@@ -1,9 +1,10 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from forestbridge import __version__
 from forestbridge.labels.merge import Merge
@@ -73,3 +74,49 @@ Version = Annotated[
 
 HELP = {"help_option_names": ["--help", "-h"]}
 """Settings of each program and group of commands."""
+
+
+def _macro_options(
+    macro: Annotated[
+        bool,
+        typer.Option(
+            "--macro", help="Write nothing to stderr; end with one status line.", rich_help_panel="For macros"
+        ),
+    ] = False,
+    status: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --macro: file that says how far it is; FILE.cancel ends it.",
+            metavar="FILE",
+            rich_help_panel="For macros",
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --macro: file for messages.",
+            metavar="FILE",
+            rich_help_panel="For macros",
+        ),
+    ] = None,
+) -> None:
+    """Take what `forestbridge.cli.macro` reads before anything is parsed."""
+
+
+def add_macro_options(command: Any) -> None:
+    """Let a command, or all commands of a group, take ``--macro``, ``--status`` and ``--log``.
+
+    Parameters
+    ----------
+    command
+        As typer's `get_command` makes it.
+    """
+    if hasattr(command, "commands"):
+        for inner in command.commands.values():
+            add_macro_options(inner)
+        return
+    template = typer.Typer(add_completion=False)
+    template.command()(_macro_options)
+    for option in get_command(template).params:
+        option.expose_value = False
+        command.params.append(option)

@@ -9,10 +9,20 @@ from typing import Any
 from forestbridge.forest import PixelForest
 from forestbridge.image.source import shown
 
+told: dict[str, str] = {}
+"""What a run says in its status line, for macros: names and values, in the order in which they were told."""
 
-def print_path(path: Path) -> None:
-    """Print the path of a file that was written, on a line of its own."""
-    print(shown(path))
+
+def tell(**facts: object) -> None:
+    """Keep names and values for the status line of ``--macro``."""
+    told.update({name: str(value) for name, value in facts.items()})
+
+
+def print_path(path: Path, *, json: bool = False) -> None:
+    """Print the path of a file that was written, on a line of its own; with `json` only keep it for the status line."""
+    tell(output=path.absolute(), outputs=int(told.get("outputs", 0)) + 1)
+    if not json:
+        print(shown(path))
 
 
 def print_text(text: str) -> None:

@@ -179,8 +179,7 @@ def write_ordered(
         order.output, forest, image=picture, about=order.about, formats=order.formats, overwrite=order.overwrite
     )
     _print_report(report, json=json)
-    if not json:
-        print_path(order.output)
+    print_path(order.output, json=json)
 
 
 def check_package_name(output: Path, *, overwrite: bool) -> None:
@@ -255,8 +254,7 @@ def build(
     check_package_name(output, overwrite=overwrite)
     report = build_recipe(folder, output, overwrite=overwrite)
     _print_report(report, json=json)
-    if not json:
-        print_path(output)
+    print_path(output, json=json)
 
 
 def _print_report(report: CheckReport, *, json: bool) -> None:

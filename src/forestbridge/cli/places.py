@@ -2,17 +2,56 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from forestbridge.errors import OutputExistsError
+from forestbridge.errors import ImageError, OutputExistsError
 from forestbridge.files import check_output
-from forestbridge.image import base_name, check_distinct_names
+from forestbridge.image import base_name, check_distinct_names, is_image_folder, is_named_like_image
 from forestbridge.image.hdf5 import split_internal
 from forestbridge.image.source import shown
 
 FILES = (".tif", ".tiff", ".zarr", ".h5", ".hdf5", ".npy", ".nrrd", ".png")
 """An output named so is one file (or one .zarr), whatever is there."""
+
+
+def files_of(sources: Sequence[Path], match: str | None) -> list[Path]:
+    """Return the sources, with the images in it in place of each plain folder, in the order of their names.
+
+    Parameters
+    ----------
+    match
+        Pattern of the names to take from folders, such as "*_DAPI.tif"; by default all that are named like images.
+
+    Raises
+    ------
+    ImageError
+        If a folder has no such file.
+    ValueError
+        If a pattern is given and no folder.
+    """
+    folders = [path for path in sources if path.is_dir() and not is_image_folder(path)]
+    if match is not None and not folders:
+        raise ValueError(
+            f"expected --match with a folder of images, found {', '.join(map(shown, sources))}; leave it out"
+        )
+    found: list[Path] = []
+    for path in sources:
+        inside = sorted(p for p in path.iterdir() if _is_match(p, match)) if path in folders else [path]
+        if not inside:
+            wanted = "images" if match is None else f"images named {match}"
+            raise ImageError(
+                f"expected {wanted} in the folder {shown(path)}, found none; check the folder, or give --match"
+            )
+        found += inside
+    return found
+
+
+def _is_match(path: Path, match: str | None) -> bool:
+    if path.name.startswith(".") or (path.is_dir() and not is_image_folder(path)):
+        return False
+    return is_named_like_image(path) if match is None else fnmatch(path.name, match)
 
 
 class Places(NamedTuple):
@@ -22,8 +61,13 @@ class Places(NamedTuple):
     folder: Path | None
 
 
-def places_for(sources: Sequence[Path], output: Path, suffix: str) -> Places:
+def places_for(sources: Sequence[Path], output: Path, suffix: str, *, in_folder: bool = False) -> Places:
     """Return `output` itself for one source, a file in the folder `output` for several, or where that folder is there.
+
+    Parameters
+    ----------
+    in_folder
+        Whether `output` is a folder for one source, too.
 
     Raises
     ------
@@ -33,7 +77,7 @@ def places_for(sources: Sequence[Path], output: Path, suffix: str) -> Places:
         If `output` must be a folder and is a file, or is named like one.
     """
     named_as_file = output.suffix.lower() in FILES
-    if len(sources) == 1 and (named_as_file or not output.is_dir()):
+    if len(sources) == 1 and not in_folder and (named_as_file or not output.is_dir()):
         return Places([output], None)
     if named_as_file or (output.exists() and not output.is_dir()):
         raise ValueError(

@@ -13,8 +13,8 @@ from forestbridge.cli import headless
 from forestbridge.cli.batch import Failure, check_present, end, for_each
 from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust
-from forestbridge.cli.output import print_json, print_path
-from forestbridge.cli.places import check_places, made_folder, places_for
+from forestbridge.cli.output import print_json, print_path, tell
+from forestbridge.cli.places import check_places, files_of, made_folder, places_for
 from forestbridge.cli.sources import Reading, image_or_store, is_store, open_forest, with_like_line
 from forestbridge.devices import find_gpu
 from forestbridge.encoders.features import check_image
@@ -23,13 +23,16 @@ from forestbridge.forest import PixelForest
 from forestbridge.image import Image
 from forestbridge.image.source import shown
 from forestbridge.image.writers import result_format
+from forestbridge.once import open_once
 from forestbridge.runner import Package
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import FeatureStore
 
 
 def predict(
-    sources: Annotated[list[Path] | None, typer.Argument(help="Images or feature stores.")] = None,
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="Images or feature stores; a folder stands for the images in it.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -45,6 +48,12 @@ def predict(
         Kind | None, typer.Option(help="What to write; by default labels for .png, else probabilities.")
     ] = None,
     suffix: Annotated[str, typer.Option(help="For several sources: what follows their names.")] = "_probabilities.tif",
+    match: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN", help="Of a folder: files named so, such as '*_DAPI.tif'; by default all images."
+        ),
+    ] = None,
     format: Format = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto: a GPU if there is one.")] = "cpu",
     tile: Annotated[int | None, typer.Option(min=1, help="For packages: wanted length of a tile in pixels.")] = None,
@@ -121,14 +130,15 @@ def predict(
         raise ValueError(
             f"expected {missing}, found none; write: forestbridge predict b.tif --forest nuclei.forest -o p.tif"
         )
-    check_present(sources)
-    places = places_for(sources, output, suffix)
-    check_places(sources, places, overwrite=overwrite)
+    files = files_of(sources, match)
+    check_present(files)
+    places = places_for(files, output, suffix, in_folder=files != sources)
+    check_places(files, places, overwrite=overwrite)
     for place in places.paths:
         result_format(place, format)
     classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust, jobs=jobs)
     options = {"reading": Reading(axes, channels, nan, scene), "kind": kind, "json": json}
-    pairs = list(zip(sources, places.paths, strict=True))
+    pairs = list(zip(files, places.paths, strict=True))
     if dry_run:
         outputs, failures = for_each(pairs, partial(_plan, classifier=classifier, **options))
     else:
@@ -138,7 +148,7 @@ def predict(
             )
     if json:
         print_json(_document(outputs, failures, dry_run=dry_run))
-    end(len(sources), failures)
+    end(len(files), failures)
 
 
 class Classifier(NamedTuple):
@@ -150,6 +160,15 @@ class Classifier(NamedTuple):
     tile: int | None = None
     jobs: int | None = None
     device: str = "cpu"
+
+    def class_texts(self) -> list[str]:
+        """Return "value:name" of each class, without commas in names, for macros."""
+        if self.forest:
+            pairs = zip(self.forest.classes, self.forest.names, strict=True)
+        else:
+            assert self.package is not None
+            pairs = zip(self.package.classes.values, self.package.classes.names, strict=True)
+        return [f"{value}:{name.replace(',', ';')}" for value, name in pairs]
 
     @property
     def spec(self) -> EncoderSpec | None:
@@ -184,14 +203,14 @@ def _open_classifier(
             raise ValueError(
                 "expected --jobs with --forest only, found --package; leave it out: onnxruntime uses all cores"
             )
-        return Classifier(package, None, fb.open_package(package, device=device, trust=trust), tile=tile)
+        return Classifier(package, None, open_once(fb.open_package, package, device=device, trust=trust), tile=tile)
     if forest.suffix.lower() == ".zip":
         raise ValueError(f"expected a forest (.forest) for --forest, found {shown(forest)}; give it with --package")
     for_packages = {"--tile": tile, "--trust": trust}
     if given := [option for option, value in for_packages.items() if value is not None]:
         raise ValueError(f"expected {', '.join(given)} with --package only, found --forest; leave it out")
     found = str(find_gpu(device) or "cpu")  # once, before the first of several images
-    return Classifier(forest, open_forest(forest), None, jobs=jobs, device=found)
+    return Classifier(forest, open_once(open_forest, forest), None, jobs=jobs, device=found)
 
 
 def _open_source(path: Path, classifier: Classifier, reading: Reading) -> Image | FeatureStore:
@@ -248,8 +267,8 @@ def _predict(
             classifier.package.predict(source, tile=classifier.tile, **options)
         else:
             _predict_with_forest(source, classifier, options)
-    if not json:
-        print_path(output)
+    tell(classes=",".join(classifier.class_texts()))
+    print_path(output, json=json)
     return output
 
 

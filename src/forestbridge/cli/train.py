@@ -22,7 +22,7 @@ from forestbridge.cli.options import (
     Plane,
     Scene,
 )
-from forestbridge.cli.output import print_json, print_path, print_training
+from forestbridge.cli.output import print_json, print_path, print_training, tell
 from forestbridge.cli.projects import refuse_with_projects, training_of_projects
 from forestbridge.cli.sources import (
     EncoderChoice,
@@ -171,4 +171,9 @@ def _print_forest(forest: PixelForest, output: Path, seconds: float, *, json: bo
         print_json({"forest": str(output), "seconds": round(seconds, 2), **forest.describe()})
     else:
         print_training(forest, seconds)
-        print_path(output)
+    tell(
+        trees=forest.n_trees,
+        pixels=sum(forest.training["pixels"].values()),
+        accuracy=f"{forest.training['oob_accuracy']:.4f}",
+    )
+    print_path(output, json=json)

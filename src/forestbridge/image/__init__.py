@@ -7,6 +7,8 @@ from forestbridge.image.readers import (
     check_distinct_names,
     check_same_kind,
     describe_image,
+    is_image_folder,
+    is_named_like_image,
     read_image,
 )
 from forestbridge.image.writers import (
@@ -30,6 +32,8 @@ __all__ = [
     "check_same_kind",
     "create_result",
     "describe_image",
+    "is_image_folder",
+    "is_named_like_image",
     "label_dtype",
     "read_image",
     "write_labels",

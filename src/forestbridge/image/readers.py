@@ -164,6 +164,17 @@ def check_same_kind(images: Sequence[Image]) -> None:
     )
 
 
+def is_named_like_image(path: PathLike) -> bool:
+    """Whether a file or folder is named like an image that `read_image` reads; feature stores are none."""
+    name = Path(path).name.lower()
+    return name.endswith(_SUFFIXES) and not name.endswith(".features.ome.zarr")
+
+
+def is_image_folder(path: PathLike) -> bool:
+    """Whether a folder is an OME-Zarr image or a feature store, not one that holds files."""
+    return any((Path(path) / name).exists() for name in NODE_FILES) or Path(path).name.lower().endswith(".zarr")
+
+
 def base_name(path: PathLike) -> str:
     """Return a file's name without its suffix (`.ome.tif` is one): what output names are made from."""
     file, inside = split_internal(path)

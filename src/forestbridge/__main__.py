@@ -1,0 +1,6 @@
+"""``python -m forestbridge`` is ``forestbridge``."""
+
+from forestbridge.cli import main
+
+if __name__ == "__main__":
+    main()
