@@ -20,7 +20,7 @@ from forestbridge.cli.messages import messages_on_stderr
 from forestbridge.cli.parsing import repeat_options
 
 COMMANDS = ["demo", "info", "encoders", "extract", "labels", "labels stats", "labels new", "train", "predict", "verify"]
-COMMANDS += ["package", *(f"package {c}" for c in ("fused", "forest", "inspect", "check", "build"))]
+COMMANDS += ["qc", "package", *(f"package {c}" for c in ("fused", "forest", "inspect", "check", "build"))]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "forestbridge"
 ORDER = [
     "errors",
     "files",
+    "once",
     "threads",
     "compiled",
     "devices",
@@ -19,6 +20,7 @@ ORDER = [
     "tiles",
     "image",
     "phantom",
+    "qc",
     "stores",
     "labels",
     "archive",
@@ -40,17 +42,28 @@ ORDER = [
     "graphs",
     "package",
     "runner",
+    "fiji",
     "demo",
     "example",
-    "once",
-    "fiji",
     "__init__",
     "cli",
     "__main__",
 ]
 """A module imports only from modules above it, and from its own folder."""
 
-HEAVY = ("torch", "sklearn", "onnxruntime", "zarr", "imagej", "numba", "bioimageio", "matplotlib", "h5py")
+HEAVY = (
+    "torch",
+    "sklearn",
+    "onnxruntime",
+    "zarr",
+    "imagej",
+    "numba",
+    "bioimageio",
+    "matplotlib",
+    "h5py",
+    "jpype",
+    "scyjava",
+)
 
 
 def modules() -> list[Path]:

@@ -15,6 +15,7 @@ from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
 from forestbridge.package import About, check_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
+from forestbridge.qc import quality
 from forestbridge.runner import open_package
 from forestbridge.sklearn_forest import forest_from_sklearn
 from forestbridge.spec import EncoderSpec
@@ -45,6 +46,7 @@ __all__ = [
     "open_store",
     "phantom",
     "predict",
+    "quality",
     "read_image",
     "read_project",
     "read_scribbles",

@@ -8,7 +8,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import typer
@@ -24,6 +24,7 @@ from forestbridge.cli.options import HELP, Version, add_macro_options
 from forestbridge.cli.output import make_stdout_safe
 from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.predict import predict
+from forestbridge.cli.qc import qc
 from forestbridge.cli.serve import serve
 from forestbridge.cli.train import train
 from forestbridge.errors import ForestbridgeError, InterruptedRunError
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.command()(demo.example)
 app.command()(data.info)
+app.command(cls=SeveralValues)(qc)
 app.command()(data.encoders)
 app.command(cls=SeveralValues)(extract)
 app.add_typer(data.labels)
@@ -90,8 +92,9 @@ def run(program: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     return run_for_macro(partial(_run, program, name, arguments), order, arguments)
 
 
+@cache
 def command_of(program: typer.Typer) -> Any:
-    """Return the tree of commands, each of which takes the options of ``--macro``."""
+    """Return the tree of commands, each of which takes the options of ``--macro``; it takes time to make, and a worker needs it often."""
     command = get_command(program)
     add_macro_options(command)
     return command

@@ -34,7 +34,7 @@ PATIENCE = 10.0
 CHECK_EVERY = 0.1
 """Seconds between two looks for FILE.cancel."""
 
-WRITE_EVERY = 0.05
+WRITE_EVERY = 0.2
 """Seconds between two writings of the status file."""
 
 LOG_BYTES = 2**20

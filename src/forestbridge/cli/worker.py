@@ -32,6 +32,9 @@ MAX_REQUEST = 2**20
 TALK_WITHIN = 5.0
 """Seconds that the other side may take to send its request."""
 
+SWEEP_EVERY = 2.0
+"""Seconds between two looks for folders that nobody will remove."""
+
 STOPPING, OLD = ["stopping"], ["old"]
 """Answers of a worker that ends: as it was told, or because forestbridge was installed anew."""
 
@@ -55,6 +58,7 @@ class Worker:
         self._idle = idle
         self._jobs: queue.Queue[Job | None] = queue.Queue()
         self._present: set[str] = set()
+        self._done: set[Path] = set()
         self._installed = _installation()
 
     def work(self, run: Callable[[Sequence[str]], int]) -> None:
@@ -65,17 +69,20 @@ class Worker:
         run
             Runs a command line in this process and returns its exit code.
         """
-        while True:
+        last = time.monotonic()
+        while (waits := last + self._idle - time.monotonic()) > 0:
             try:
-                job = self._jobs.get(timeout=self._idle)
+                job = self._jobs.get(timeout=min(waits, SWEEP_EVERY))
             except queue.Empty:
-                return
+                self._sweep()
+                continue
             if job is None:
                 return
             try:
                 self._run(job, run)
             finally:
                 self._present.discard(str(job.status))
+            last = time.monotonic()
 
     def _run(self, job: Job, run: Callable[[Sequence[str]], int]) -> None:
         try:
@@ -87,8 +94,17 @@ class Worker:
             write_status(
                 job.status, status_line("error", message=f"forestbridge failed ({error!r}); see {client.worker_log()}")
             )
-        if gave_up(job.status) and job.status.parent.name.startswith(JOB_FOLDER):
-            shutil.rmtree(job.status.parent, ignore_errors=True)
+        if job.status.parent.name.startswith(JOB_FOLDER):
+            self._done.add(job.status)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove the folders of jobs whose callers are gone; those that took their result have removed them."""
+        for status in list(self._done):
+            if gave_up(status):
+                shutil.rmtree(status.parent, ignore_errors=True)
+            if not status.parent.exists():
+                self._done.discard(status)
 
     def listen(self, server: socket.socket) -> None:
         """Answer requests until the socket is closed."""

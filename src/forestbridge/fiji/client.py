@@ -3,6 +3,7 @@
     python -E -s -S client.py check                   is forestbridge in this Python, and which version?
     python -E -s -S client.py submit JOB REQUEST      begin; JOB is a folder of this one call
     python -E -s -S client.py wait JOB                go on waiting
+    python -E -s -S client.py clean JOB               remove the folder, with what a call that was cut off left in it
     python -E -s -S client.py stop                    end the worker
 
 REQUEST is the command line after ``forestbridge``: words joined by commas, with ``%``, commas, blanks, quotes and line ends in them as
@@ -20,14 +21,17 @@ import sys
 import time
 
 VERSION = 1
-ANSWER_WITHIN = 0.3
+ANSWER_WITHIN = 1.0
 """Seconds after which `submit` and `wait` answer, done or not, so that ImageJ can show progress and react to Esc."""
 
-LOOK_EVERY = 0.002
+LOOK_EVERY = 0.005
 """Seconds between two looks into the status file."""
 
 START_WITHIN = 60.0
 """Seconds that a worker may take to start."""
+
+LEFT_FOR = 86400.0
+"""Seconds after which the folder of a call counts as left behind."""
 
 ESCAPES = {letter: "%{:02X}".format(ord(letter)) for letter in '%, "\r\n\t'}
 
@@ -53,11 +57,13 @@ def main(words):
             return submit(rest[0], decode(rest[1]))
         if command == "wait" and len(rest) == 1:
             return wait(rest[0])
+        if command == "clean" and len(rest) == 1:
+            return clean(rest[0])
         if command == "stop" and not rest:
             return stop()
     except OSError as error:
         return _error("expected a worker that can be reached, found: {}; see {}".format(error, worker_log()))
-    return _error("expected check, submit JOB REQUEST, wait JOB or stop, found {!r}".format(words))
+    return _error("expected check, submit JOB REQUEST, wait JOB, clean JOB or stop, found {!r}".format(words))
 
 
 def _error(message):
@@ -161,6 +167,20 @@ def _start():
     return "it did not answer within {:.0f} s".format(START_WITHIN)
 
 
+def _sweep(folder):
+    """Remove folders of calls beside this one which nobody removed: ImageJ was ended in the middle of a call, a day ago or more."""
+    import shutil
+
+    old = time.time() - LEFT_FOR
+    for entry in os.scandir(folder):
+        try:
+            ours = entry.name.startswith("forestbridge-") and entry.is_dir(follow_symlinks=False)
+            if ours and entry.stat().st_mtime < old:
+                shutil.rmtree(entry.path, ignore_errors=True)
+        except OSError:
+            continue  # somebody else removes it, or it is not ours
+
+
 def _spawn(words, output):
     """Start forestbridge as a process that outlives this one."""
     import subprocess
@@ -231,6 +251,7 @@ def submit(job, arguments):
     _touch(job)
     answer = ask(*request)
     if answer is None or answer == ["old"]:  # old: forestbridge was updated while the worker ran
+        _sweep(os.path.dirname(os.path.abspath(job)))
         problem = _start()
         answer = ask(*request) if problem is None else None
         if answer in (None, ["old"]):
@@ -238,6 +259,16 @@ def submit(job, arguments):
     if answer[0] == "refused":
         return _error(answer[1])
     return wait(job)
+
+
+def clean(job):
+    """Remove the folder of a job."""
+    import shutil
+
+    if not os.path.basename(job).startswith("forestbridge-"):
+        return _error("expected the folder of a call, named forestbridge-..., found {}".format(job))
+    shutil.rmtree(job, ignore_errors=True)
+    return "status=ok"
 
 
 def _alone(job, arguments, problem):
