@@ -106,6 +106,7 @@ def test_where_it_runs(packages: Mapping[str, Written], name: str, runs_in: str)
     package = packages[name]
     assert " ".join(v.name for v in package.report.consumers if v.ok) == runs_in
     readme = package.files["README.md"].decode()
+    assert ("FB Segment With Package" in readme) == ("deepImageJ" in runs_in.split())
     for program in ("ilastik", "deepImageJ", "QuPath"):
         used = re.search(rf"^{program}[^:\n]*: ", readme, re.MULTILINE) is not None
         assert used == (program in runs_in.split()), program
@@ -230,9 +231,10 @@ def test_readme(packages: Mapping[str, Written]) -> None:
         'fb.open_package("cells.zip").predict(fb.read_image("image.tif"))',
         "forestbridge predict image.tif --package cells.zip",
         "bioimageio predict cells.zip --weight-format onnx",
-        "ilastik: workflow *Neural Network Classification*, load `cells.zip`",
-        "model_path=cells-of-a-phantom",
-        "QuPath with the bioimage.io extension",
+        "ilastik: *New Project* → *Neural Network Classification (Local)*, add images in *Input Data*, load `cells.zip` in *NN Prediction*",
+        '`run("DeepImageJ Run", "model_path=cells-of-a-phantom input_path=image.tif output_folder=out display_output=null");`',
+        '`run("FB Segment With Package", "model=[cells.zip] output=Segmentation");`',
+        "QuPath with the bioimage.io extension: unzip `cells.zip`, open an image, choose the `rdf.yaml` of the unzipped folder",
     ):
         assert usage in readme
     assert readme.endswith("## Licence\n\nMIT. Authors: Ada Lovelace.\n")

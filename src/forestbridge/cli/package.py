@@ -226,7 +226,16 @@ def inspect(path: Annotated[Path, typer.Argument(help="A package (.zip).")], jso
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(help="A package (.zip).")], trust: Trust = None, json: Json = False
+    path: Annotated[Path, typer.Argument(help="A package (.zip).")],
+    trust: Trust = None,
+    java: Annotated[
+        bool,
+        typer.Option(
+            "--java",
+            help="Also in the engines inside deepImageJ and QuPath; needs a JDK and Maven, which fetches 320 MB once.",
+        ),
+    ] = False,
+    json: Json = False,
 ) -> None:
     """Run every weight format against the package's own test, and say where it runs; ends with 1 if something is wrong.
 
@@ -234,7 +243,7 @@ def check(
 
     Example: [bold]ff-package check nuclei.zip[/bold]
     """
-    report = fb.check_package(path, trust=trust)
+    report = fb.check_package(path, trust=trust, java=java)
     _print_report(report, json=json)
     if not report.good:
         raise typer.Exit(1)

@@ -18,7 +18,17 @@ from forestbridge.archive import (
     read_member,
     require_trust,
 )
-from forestbridge.consumers import ConsumerVerdict, consumer_report, validate_with_spec
+from forestbridge.consumers import (
+    JAVA_ENGINES,
+    ConsumerVerdict,
+    JavaEngine,
+    JavaTools,
+    consumer_report,
+    engine_libraries,
+    find_java,
+    run_in_java,
+    validate_with_spec,
+)
 from forestbridge.errors import MissingExtraError, PackageError, TrustError
 from forestbridge.graphs.torchscript import require_torch
 from forestbridge.package.reference import core_version, run_core_test
@@ -36,6 +46,8 @@ class Tolerance(NamedTuple):
 DEFAULT_TOLERANCE = Tolerance()
 """bioimageio.core's own, which hold unless the package says otherwise."""
 
+_STEPS = "the package has steps before or after the model, which only bioimageio.core does"
+
 
 @dataclass(frozen=True)
 class FormatCheck:
@@ -46,7 +58,7 @@ class FormatCheck:
     weights, engine
         "onnx" or "torchscript"; the program that ran it.
     status
-        "not run" has a reason: code without trust, or a format this check cannot run.
+        "not run" has a reason: code without trust, or a format that this check or this engine cannot run.
     max_abs
         Largest difference from the test output; None when not run.
     mismatched, elements
@@ -92,13 +104,16 @@ class CheckReport:
         }
 
 
-def check_package(path: str | Path, *, trust: str | None = None) -> CheckReport:
+def check_package(path: str | Path, *, trust: str | None = None, java: bool = False) -> CheckReport:
     """Check a package; TorchScript and other code runs only with trust.
 
     Parameters
     ----------
     trust
         "sha256:<hash of the zip>", as the report and `TrustError` print it.
+    java
+        Whether the engines inside deepImageJ and QuPath run it as well: ``report.formats`` has a row more for each of
+        `JAVA_ENGINES`. Maven fetches them the first time.
 
     Returns
     -------
@@ -113,12 +128,18 @@ def check_package(path: str | Path, *, trust: str | None = None) -> CheckReport:
         If `trust` is the hash of another file.
     MissingExtraError
         If onnxruntime is not installed.
+    ResourceError
+        With `java`, if Java or Maven is missing, or the engines cannot be fetched.
     """
     info = inspect_package(path)
+    tools = find_java() if java else None
+    formats = _check_formats(info, trust)
+    if tools is not None:
+        formats += [_check_in_java(info, engine, tools, trust) for engine in JAVA_ENGINES]
     return CheckReport(
         path=info.path,
         sha256=info.sha256,
-        formats=tuple(_check_formats(info, trust)),
+        formats=tuple(formats),
         spec_errors=tuple(validate_with_spec(info.path)),
         consumers=consumer_report(info),
     )
@@ -127,7 +148,7 @@ def check_package(path: str | Path, *, trust: str | None = None) -> CheckReport:
 def _check_formats(info: PackageInfo, trust: str | None) -> list[FormatCheck]:
     checks = []
     for entry in info.weights:
-        if reason := _reason_not_to_run(info, entry, trust):
+        if reason := _reason_not_to_run(info, entry, trust) or _reason_without_torch(entry):
             checks.append(FormatCheck(entry.format, "none", "not run", reason=reason))
             continue
         if entry.format == "onnx":
@@ -143,12 +164,17 @@ def _reason_not_to_run(info: PackageInfo, entry: WeightsInfo, trust: str | None)
         return f"the weights are at {entry.source}, and packages are only read offline"
     try:
         require_trust(info, trust, weights=entry.format)
-        if entry.format == "torchscript":
-            require_torch()
     except TrustError as error:
         if trust not in (None, f"sha256:{info.sha256}"):
             raise
         return str(error)
+    return ""
+
+
+def _reason_without_torch(entry: WeightsInfo) -> str:
+    try:
+        if entry.format == "torchscript":
+            require_torch()
     except MissingExtraError as error:
         return str(error)
     return ""
@@ -157,8 +183,7 @@ def _reason_not_to_run(info: PackageInfo, entry: WeightsInfo, trust: str | None)
 def _check_onnx(info: PackageInfo, entry: WeightsInfo) -> FormatCheck:
     """Run the ONNX weights in our own session."""
     if any(tensor.steps for tensor in (*info.inputs, *info.outputs)):
-        reason = "the package has steps before or after the model, which only bioimageio.core does"
-        return FormatCheck("onnx", "forestbridge", "not run", reason=reason)
+        return FormatCheck("onnx", "forestbridge", "not run", reason=_STEPS)
     inputs, outputs = _test_tensors(info)
     try:
         if info.onnx is not None:
@@ -187,6 +212,37 @@ def _check_in_core(info: PackageInfo, weights: str) -> FormatCheck:
         return FormatCheck(weights, engine, "failed", reason=test.said)
     check = _compare(info, weights, engine, test.outputs, outputs)
     return check if test.passed else replace(check, status="failed", reason=check.reason or test.said)
+
+
+def _check_in_java(info: PackageInfo, engine: JavaEngine, tools: JavaTools, trust: str | None) -> FormatCheck:
+    """Run the weights in the engine of a Java program, and compare the outputs of the run that differs most."""
+    inputs, outputs = _test_tensors(info)
+    if reason := _reason_not_in_java(info, engine, tools, trust, {**inputs, **outputs}):
+        return FormatCheck(engine.weights, engine.name, "not run", reason=reason)
+    libraries = engine_libraries(engine, tools)
+    try:
+        runs = run_in_java(info, engine, list(inputs.values()), java=tools.java, libraries=libraries, trust=trust)
+    except PackageError as error:
+        return FormatCheck(engine.weights, engine.name, "failed", reason=str(error))
+    checks = [_compare(info, engine.weights, engine.name, found, outputs) for found in runs]
+    return max(checks, key=lambda check: (check.status == "failed", check.mismatched, check.max_abs or 0))
+
+
+def _reason_not_in_java(
+    info: PackageInfo, engine: JavaEngine, tools: JavaTools, trust: str | None, tensors: Mapping[str, NDArray]
+) -> str:
+    entry = info.weights_of(engine.weights)
+    if entry is None:
+        return f"the package has no {engine.weights} weights"
+    if reason := _reason_not_to_run(info, entry, trust):
+        return reason
+    if any(tensor.steps for tensor in (*info.inputs, *info.outputs)):
+        return _STEPS
+    if other := [f"{name} is {array.dtype}" for name, array in tensors.items() if array.dtype != np.float32]:
+        return f"the check in Java takes and gives float32, {', '.join(other)}"
+    if tools.platform not in engine.platforms:
+        return f"there is none for {tools.platform}; it runs on {', '.join(engine.platforms)}"
+    return ""
 
 
 def _test_tensors(info: PackageInfo) -> tuple[dict[str, NDArray], dict[str, NDArray]]:

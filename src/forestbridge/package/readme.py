@@ -152,10 +152,14 @@ def _usage(file_name: str, about: About, runs_in: set[str]) -> str:
         return "\n".join([*lines[:2], *python])
     others = {
         "bioimage.io": f"Any bioimage.io tool: `bioimageio predict {file_name} --weight-format onnx` (ONNX is the faster format).",
-        "ilastik": f"ilastik: workflow *Neural Network Classification*, load `{file_name}`.",
+        "ilastik": f"ilastik: *New Project* → *Neural Network Classification (Local)*, add images in *Input Data*, load `{file_name}` in "
+        "*NN Prediction*, then *Live Prediction* or *Export*.",
         "deepImageJ": "deepImageJ in Fiji: *DeepImageJ Run* → *Install from file*, or as a macro: "
-        f'`run("DeepImageJ Run", "model_path={about.id} input_path=image.tif output_folder=out display_output=null");`',
-        "QuPath": f"QuPath with the bioimage.io extension: unzip `{file_name}` and choose `rdf.yaml`.",
+        f'`run("DeepImageJ Run", "model_path={about.id} input_path=image.tif output_folder=out display_output=null");`\n\n'
+        "Fiji with forestbridge's commands: open the image, *Plugins* → *ForestBridge* → *FB Segment With Package*, or as a macro: "
+        f'`run("FB Segment With Package", "model=[{file_name}] output=Segmentation");`',
+        "QuPath": f"QuPath with the bioimage.io extension: unzip `{file_name}`, open an image, choose the `rdf.yaml` of the unzipped "
+        "folder in the extension's window, and run it; the output channels become QuPath's classes.",
     }
     for program, text in others.items():
         if program in runs_in:
