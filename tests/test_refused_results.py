@@ -27,8 +27,8 @@ from results import CLASSES, LABELS, PROBABILITIES, WITH_AXES, info_of, whole
         ("l.png", info_of("YX", (4, 5), "u2"), r"one plane of labels up to 255 for a PNG, found axes YX of uint16"),
         (
             "l.tif",
-            info_of("YX", (4, 5), "u4"),
-            r"uint8, uint16 or float32 pixels, which ImageJ opens, found uint32; write \.ome",
+            info_of("YX", (4, 5), "u8"),
+            r"uint8, uint16 or float32 pixels, which ImageJ opens, found uint64; write \.ome",
         ),
         (
             "l.ome.tif",

@@ -12,7 +12,7 @@ import yaozarrs
 import zarr
 from PIL import Image as Pillow
 
-from forestbridge.image import create_result, label_dtype, read_image, write_labels, write_probabilities
+from forestbridge.image import ResultInfo, create_result, label_dtype, read_image, write_labels, write_probabilities
 from results import CLASSES, FACTS, LABELS, PROBABILITIES, RNG, WITH_AXES, info_of, whole
 
 # Every format
@@ -116,9 +116,10 @@ def test_imagej_labels_have_the_colours_of_their_classes(tmp_path, dtype):
     with create_result(tmp_path / "l.tif", info) as writer:
         writer.write((slice(0, 40), slice(0, 30)), LABELS[0, 0])
     with tifffile.TiffFile(tmp_path / "l.tif") as tif:
-        metadata = tif.imagej_metadata
+        metadata, colormap = tif.imagej_metadata, tif.pages.first.colormap
     assert metadata is not None
-    table = metadata["LUTs"]
+    table = metadata["LUTs"] if colormap is None else colormap // 257
+    assert (colormap is None) == (dtype == "u2")
     assert (
         table[:, 1].tolist() == [255, 0, 0]
         and table[:, 7].tolist() == [0, 255, 128]
@@ -217,3 +218,11 @@ def test_png_of_labels_is_a_palette(tmp_path):
     with Pillow.open(path) as picture:
         picture.verify()
     assert [p.name for p in tmp_path.iterdir()] == ["l.png"]
+
+
+def test_imagej_labels_beyond_16_bits_are_exact_floats(tmp_path):
+    info = ResultInfo("YX", (1, 2), np.dtype("u4"), {}, None, (1, 70_000), ("a", "b"), ("#000000", "#ffffff"))
+    with create_result(tmp_path / "l.tif", info) as writer:
+        writer.write((slice(0, 1), slice(0, 2)), np.array([[1, 70_000]], np.uint32))
+    found = tifffile.imread(tmp_path / "l.tif")
+    assert (found.dtype, found.tolist()) == (np.float32, [[1, 70_000]])

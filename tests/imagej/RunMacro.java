@@ -1,7 +1,9 @@
 import ij.IJ;
 import ij.macro.MacroRunner;
+import ij.plugin.frame.Recorder;
 import java.awt.AWTEvent;
 import java.awt.Button;
+import java.awt.Checkbox;
 import java.awt.Component;
 import java.awt.Container;
 import java.awt.Dialog;
@@ -10,23 +12,68 @@ import java.awt.TextArea;
 import java.awt.TextField;
 import java.awt.Toolkit;
 import java.awt.event.ActionEvent;
+import java.awt.event.ActionListener;
+import java.awt.event.KeyEvent;
 import java.awt.event.WindowEvent;
 import java.io.File;
+import java.lang.reflect.Field;
+import java.util.ArrayDeque;
+import java.util.Deque;
 
 /**
- * RunMacro FOLDER MACRO: runs a macro as the menu of ImageJ does, with the plugins of a folder; prints the Log window.
+ * RunMacro FOLDER MACRO...: runs macros as the menu of ImageJ does, with the plugins of a folder, one after the other; prints what each
+ * wrote into the Log window.
  *
- * <p>Dialogs are printed, "DIALOG title | text", and answered with OK, as nobody sits there. Ends with 0 whatever the macro did.
+ * <p>Dialogs are printed, "DIALOG title | text", and answered with OK, as nobody sits there. A macro named {@code NAME.command} is no macro:
+ * its first line is a command that is chosen from the menu with the Recorder open, each further line goes into a text field of the dialog,
+ * "+" ticks a checkbox; what was recorded is printed. With
+ * -Descape.when=FILE the Esc key is pressed as soon as that file is there.
  */
 public class RunMacro {
+    private static final Deque<String> fields = new ArrayDeque<>();
+
     public static void main(String[] args) throws Exception {
-        Toolkit.getDefaultToolkit().addAWTEventListener(RunMacro::answer, AWTEvent.WINDOW_EVENT_MASK);
         Runtime.getRuntime().addShutdownHook(new Thread(RunMacro::printLog)); // also when the time is over
+        Toolkit.getDefaultToolkit().addAWTEventListener(RunMacro::answer, AWTEvent.WINDOW_EVENT_MASK);
         ij.ImageJ.main(new String[] {"-ijpath", args[0]});
-        MacroRunner runner = new MacroRunner(new File(args[1]));
+        for (int i = 1; i < args.length; i++) {
+            say("=== " + new File(args[i]).getName());
+            if (args[i].endsWith(".command")) record(new File(args[i]));
+            else run(new File(args[i]));
+            printLog();
+            IJ.log("\\Clear");
+        }
+        System.exit(0);
+    }
+
+    private static void run(File macro) throws InterruptedException {
+        MacroRunner runner = new MacroRunner(macro);
+        String escape = System.getProperty("escape.when");
+        if (escape != null) {
+            while (!new File(escape).exists()) Thread.sleep(10);
+            java.awt.Component window = IJ.getInstance();
+            long now = System.currentTimeMillis();
+            IJ.getInstance().keyPressed(new KeyEvent(window, KeyEvent.KEY_PRESSED, now, 0, KeyEvent.VK_ESCAPE, KeyEvent.CHAR_UNDEFINED));
+        }
         runner.getThread().join();
         Thread.sleep(100); // a last window may still be opening
-        System.exit(0);
+    }
+
+    private static void record(File file) throws Exception {
+        for (String line : java.nio.file.Files.readAllLines(file.toPath())) fields.add(line);
+        IJ.run("Record...");
+        String command = fields.remove();
+        Thread running = new Thread(new ij.Executer(command), command); // as the menu does
+        running.start();
+        running.join();
+        Thread.sleep(300);
+        say("RECORDED " + Recorder.getInstance().getText().trim().replace("\n", "\\n"));
+        Recorder.getInstance().close();
+    }
+
+    private static void say(String text) {
+        System.out.println(text);
+        System.out.flush();
     }
 
     private static void printLog() {
@@ -38,11 +85,26 @@ public class RunMacro {
     private static void answer(AWTEvent event) {
         if (event.getID() != WindowEvent.WINDOW_OPENED || !(event.getSource() instanceof Dialog)) return;
         Dialog dialog = (Dialog) event.getSource();
+        fill(dialog);
         StringBuilder text = new StringBuilder();
         read(dialog, text);
-        System.out.println("DIALOG " + dialog.getTitle() + " | " + text.toString().trim().replace("\n", " "));
-        System.out.flush();
-        if (System.getProperty("leave.dialogs") == null) press(dialog);
+        say("DIALOG " + dialog.getTitle() + " | " + text.toString().trim().replace("\n", " "));
+        press(dialog);
+    }
+
+    private static void fill(Container container) {
+        for (Component c : container.getComponents()) {
+            if (fields.isEmpty()) return;
+            if (c instanceof TextField) ((TextField) c).setText(fields.remove());
+            else if (c instanceof Checkbox && fields.remove().equals("+")) tick((Checkbox) c);
+            else if (c instanceof Container) fill((Container) c);
+        }
+    }
+
+    private static void tick(Checkbox box) {
+        box.setState(true);
+        for (java.awt.event.ItemListener l : box.getItemListeners())
+            l.itemStateChanged(new java.awt.event.ItemEvent(box, 701, box.getLabel(), java.awt.event.ItemEvent.SELECTED));
     }
 
     private static void read(Container container, StringBuilder text) {
@@ -57,7 +119,7 @@ public class RunMacro {
 
     private static String lines(Component label) {
         try {
-            java.lang.reflect.Field field = label.getClass().getDeclaredField("lines");
+            Field field = label.getClass().getDeclaredField("lines");
             field.setAccessible(true);
             return String.join("\n", (String[]) field.get(label));
         } catch (ReflectiveOperationException e) {
@@ -67,8 +129,8 @@ public class RunMacro {
 
     private static boolean press(Container container) {
         for (Component c : container.getComponents()) {
-            if (c instanceof Button && ((Button) c).getLabel().trim().matches("OK|Ok")) {
-                for (java.awt.event.ActionListener l : ((Button) c).getActionListeners())
+            if (c instanceof Button && ((Button) c).getLabel().trim().equalsIgnoreCase("OK")) {
+                for (ActionListener l : ((Button) c).getActionListeners())
                     l.actionPerformed(new ActionEvent(c, ActionEvent.ACTION_PERFORMED, ((Button) c).getLabel()));
                 return true;
             }

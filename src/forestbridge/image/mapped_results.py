@@ -7,12 +7,14 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
 from forestbridge.errors import ResourceError
+from forestbridge.image.image import EXACT_FLOAT32
 from forestbridge.image.result_info import ResultInfo
 from forestbridge.image.source import shown
 
@@ -81,7 +83,10 @@ def create_imagej_tiff(path: Path, info: ResultInfo) -> MappedTarget:
     ValueError
         If ImageJ cannot open such pixels.
     """
-    if info.dtype not in (np.dtype("u1"), np.dtype("u2"), np.dtype("f4")):
+    dtype = info.dtype
+    if dtype == np.dtype("u4") and info.is_labels and max(info.classes, default=0) <= EXACT_FLOAT32:
+        dtype = np.dtype("f4")  # ImageJ has no integers of 32 bits, and floats hold these exactly
+    if dtype not in (np.dtype("u1"), np.dtype("u2"), np.dtype("f4")):
         raise ValueError(
             f"expected uint8, uint16 or float32 pixels, which ImageJ opens, found {info.dtype}; write .ome.tif or "
             ".ome.zarr"
@@ -100,9 +105,13 @@ def create_imagej_tiff(path: Path, info: ResultInfo) -> MappedTarget:
     if (limits := (0.0, float(max(info.classes, default=1))) if info.is_labels else info.limits) is not None:
         metadata["min"], metadata["max"] = limits
     metadata["Info"] = "".join(f"{k}: {v}\n" for k, v in info.facts().items())
+    colours: dict[str, Any] = {"photometric": "minisblack"}
     if info.is_labels and max(info.classes, default=0) < 256:
         metadata["max"] = 255.0  # then label k is shown in colour k of the table
-        metadata["LUTs"] = [_lookup_table(info)]
+        if info.dtype.itemsize == 1:  # ImageJ takes the table of an image without channels from the palette alone
+            colours = {"photometric": "palette", "colormap": info.lookup_table().astype(np.uint16) * 257}
+        else:
+            metadata["LUTs"] = [info.lookup_table()]
     elif "C" in axes:
         sizes = info.sizes
         metadata["Labels"] = list(info.names) * (sizes.get("T", 1) * sizes.get("Z", 1))
@@ -111,8 +120,8 @@ def create_imagej_tiff(path: Path, info: ResultInfo) -> MappedTarget:
     with tifffile.TiffWriter(path, imagej=True, byteorder="<") as tif:
         place = tif.write(
             shape=tuple(info.sizes[a] for a in axes),
-            dtype=info.dtype,
-            photometric="minisblack",
+            dtype=dtype,
+            **colours,
             metadata=metadata,
             resolution=None if y is None or x is None else (1 / x, 1 / y),
             resolutionunit="NONE",
@@ -120,7 +129,7 @@ def create_imagej_tiff(path: Path, info: ResultInfo) -> MappedTarget:
             returnoffset=True,
         )
     assert place is not None
-    return _reserved(path, place[0], info.dtype.newbyteorder("<"), info, axes)
+    return _reserved(path, place[0], dtype.newbyteorder("<"), info, axes)
 
 
 def create_ome_tiff(path: Path, info: ResultInfo) -> MappedTarget:
@@ -211,14 +220,6 @@ def _reserved(path: Path, offset: int, dtype: np.dtype, info: ResultInfo, axes: 
             file.truncate(size)
     order = tuple(info.axes.index(a) for a in axes)
     return MappedTarget(path, offset, dtype, tuple(info.sizes[a] for a in axes), order)
-
-
-def _lookup_table(info: ResultInfo) -> NDArray[np.uint8]:
-    """Return (3, 256) colours: label k in its class's colour, anything else black."""
-    table = np.zeros((3, 256), np.uint8)
-    for value, colour in zip(info.classes, info.rgb(), strict=True):
-        table[:, value] = colour
-    return table
 
 
 def _ome_colour(rgb: tuple[int, int, int]) -> int:

@@ -90,6 +90,13 @@ class ResultInfo:
         """Return the colours as numbers from 0 to 255."""
         return [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in self.colours]
 
+    def lookup_table(self) -> NDArray[np.uint8]:
+        """Return (3, 256) colours: label k in its class's colour, anything else black."""
+        table = np.zeros((3, 256), np.uint8)
+        for value, colour in zip(self.classes, self.rgb(), strict=True):
+            table[:, value] = colour
+        return table
+
     def facts(self) -> dict[str, str]:
         """Return classes and provenance as short texts, for formats that keep such."""
         word = "class" if self.title != "features" else "feature"

@@ -1,0 +1,24 @@
+// FB Extract Features, shown as a stack, through a warm worker of Appose. For a feature store take FB Extract Features.
+// run("FB Extract Features Appose", "input=[a.tif] encoder=filters like=[] volume=false");
+#@ String (label="Input", description="Title of an open image; the active one by default", required=false, persist=false, value="") input
+#@ String (label="Encoder", required=false, persist=false, value="filters") encoder
+#@ String (label="Like", description="Path of a forest or package whose encoder is taken in its place", required=false, persist=false, value="") like
+#@ Boolean (label="Filters along z too", persist=false, value=false) volume
+
+def root = new File(System.getProperty("plugins.dir", "."))
+def plugins = ij.IJ.getDirectory("plugins") ?: new File(root, "plugins").isDirectory() ? new File(root, "plugins") : root // headless there are no menus
+def file = new File(new File(plugins.toString()), "ForestBridge/lib/ForestBridge.groovy")
+def key = "forestbridge.library:" + file.lastModified() // compiled once in the life of this Fiji
+def library = System.getProperties().get(key)
+if (library == null) {
+    try {
+        library = new GroovyClassLoader(getClass().getClassLoader()).parseClass(file).getDeclaredConstructor().newInstance()
+    } catch (org.codehaus.groovy.control.CompilationFailedException | FileNotFoundException | NoClassDefFoundError e) {
+        ij.IJ.log(e.toString())
+        ij.IJ.error("ForestBridge", "expected Appose in this Fiji, and the commands installed by forestbridge fiji install, found neither or one; the macro command without Appose in its name needs no Appose")
+        return
+    }
+    library.folder = file.getParentFile()
+    System.getProperties().put(key, library)
+}
+library.features(input: input, encoder: encoder, like: like, volume: volume)

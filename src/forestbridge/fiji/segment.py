@@ -1,0 +1,91 @@
+"""An open image of ImageJ and a package or forest in, an image of labels, probabilities or uncertainty out."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from forestbridge.assemble import Classes, Kind
+from forestbridge.fiji.images import from_imagej, to_imagej
+from forestbridge.forest import PixelForest, load_forest
+from forestbridge.image import AXES
+from forestbridge.predict import predict
+from forestbridge.runner import Package, open_package
+
+Output = Literal["Segmentation", "Probabilities", "Uncertainty"]
+
+OUTPUTS: dict[Output, Kind] = {
+    "Segmentation": "labels",
+    "Probabilities": "probabilities",
+    "Uncertainty": "uncertainty",
+}
+
+
+def segment(
+    imp: Any,
+    package: str | Path | Package | PixelForest,
+    *,
+    output: Output = "Segmentation",
+    device: str = "cpu",
+    tile: int | None = None,
+) -> Any:
+    """Classify every pixel of an image of ImageJ.
+
+    Parameters
+    ----------
+    imp
+        ij.ImagePlus; all of it is classified, whatever is selected.
+    package
+        A package (.zip) or forest (.forest), or one that is open: opening takes longer than a small image.
+    output
+        "Segmentation" (labels in the colours of their classes), "Probabilities" (a channel per class) or "Uncertainty".
+    device
+        "cpu", "cuda", "cuda:1" or "auto"; an open package runs where it was opened.
+    tile
+        Wanted length of a package's windows; the encoder of a forest fixes its own.
+
+    Returns
+    -------
+    result
+        ij.ImagePlus, not shown, titled "segmentation of X", "probabilities of X" or "uncertainty of X" after the image, with its
+        calibration. The pixels are those of `forestbridge.predict` and of `forestbridge.open_package(...).predict`.
+
+    Raises
+    ------
+    ValueError
+        If the output is not known, or `device` or `tile` is given where something else fixes it.
+    ImageError, PackageError, ForestError, ResourceError
+        As `forestbridge.predict` and `forestbridge.open_package`.
+    """
+    if output not in OUTPUTS:
+        raise ValueError(f"expected one of the outputs {', '.join(OUTPUTS)}, found {output!r}")
+    kind = OUTPUTS[output]
+    model = _open(package, device, tile)
+    image = from_imagej(imp)
+    if isinstance(model, Package):
+        classes = model.classes
+        result = model.predict(image, kind=kind, tile=tile)
+    else:
+        classes = Classes(model.classes, model.names, model.colours)
+        result = predict(image, model, kind=kind, device=device)
+    has = set(image.axes) - {"C"} | ({"C"} if kind == "probabilities" else set())
+    axes = "".join(a for a in AXES if a in has)
+    answer = to_imagej(result, f"{output.lower()} of {image.source}", axes=axes, classes=classes)
+    calibration = imp.getCalibration().copy()
+    calibration.disableDensityCalibration()  # that of the pixel values, which are others now
+    answer.setCalibration(calibration)
+    return answer
+
+
+def _open(package: str | Path | Package | PixelForest, device: str, tile: int | None) -> Package | PixelForest:
+    """Open what is not open, and refuse what would be ignored."""
+    if isinstance(package, Package) and device != "cpu":
+        raise ValueError(
+            f"expected no device with an open package, found {device!r}; give it to forestbridge.open_package(path, device=...)"
+        )
+    is_forest = isinstance(package, PixelForest) or (
+        not isinstance(package, Package) and Path(package).suffix.lower() == ".forest"
+    )
+    if is_forest and tile is not None:
+        raise ValueError(f"expected tile with a package (.zip) only, found {tile} with a forest; leave it out")
+    if isinstance(package, Package | PixelForest):
+        return package
+    return load_forest(package) if is_forest else open_package(package, device=device)
