@@ -209,6 +209,7 @@ def test_on_a_gpu() -> None:
 
 
 def pretend_gpus(present: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forestbridge.devices.has_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: present > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"GPU number {number}")
@@ -242,6 +243,16 @@ def test_gpus_that_are_not_there(name: str, monkeypatch: pytest.MonkeyPatch, cap
     )
 
 
+def test_without_a_driver_torch_is_not_loaded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("forestbridge.devices.has_driver", lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    caplog.set_level(logging.INFO)
+    assert find_gpu("auto") is None
+    assert "device='auto' became cpu: there is no driver of a GPU" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["gpu", "mps", "CUDA", "cuda:", "cuda:x", "", "cpu:0"])
 def test_names_that_are_no_devices(name: str) -> None:
     with pytest.raises(ValueError, match=r"expected the device cpu, cuda, cuda:1 or auto, found .*; give one of these"):
@@ -249,6 +260,7 @@ def test_names_that_are_no_devices(name: str) -> None:
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("forestbridge.devices.has_driver", lambda: True)
     monkeypatch.setitem(sys.modules, "torch", None)
     caplog.set_level(logging.INFO)
     expected = predict(CELLS.image, small_forest())

@@ -1,9 +1,12 @@
 """From the name of a device, as `device=` and --device have it, to a GPU that is there; and what can run on it."""
 
+import ctypes
 import logging
+import os
 import re
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 from subprocess import CalledProcessError
 from typing import TYPE_CHECKING
 
@@ -51,6 +54,9 @@ def find_gpu(device: str) -> "torch.device | None":
     number = gpu_number(device)
     if device == "cpu":
         return None
+    if device == "auto" and not has_driver():
+        _log.info("device='auto' became cpu: there is no driver of a GPU")
+        return None
     try:
         import torch
     except ImportError as error:
@@ -71,6 +77,17 @@ def find_gpu(device: str) -> "torch.device | None":
     raise ResourceError(
         f"expected a GPU for device={device!r}, found {found} that torch {torch.__version__} can use; use device='cpu', or {remedy}"
     )
+
+
+def has_driver() -> bool:
+    """Whether the machine has the driver that torch needs for GPUs of NVIDIA or AMD; without it, torch need not be loaded to ask."""
+    if Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def require_float64(device: "torch.device") -> None:

@@ -3,7 +3,7 @@
 //   python=  path of a Python, or of the folder of its environment
 // Writes the versions into the Log window. ImageJ remembers the choice.
 requires("1.53t");
-var lib = getDirectory("plugins") + "ForestBridge" + File.separator + "lib" + File.separator;
+var lib = libFolder();
 var job = getDirectory("temp") + "forestbridge-" + d2s(getTime(), 0) + "-" + d2s(floor(random * 1e9), 0);
 var wasBatch = is("Batch Mode");
 headless = call("java.lang.System.getProperty", "java.awt.headless");
@@ -50,6 +50,17 @@ function check(reply) {
 }
 
 function finish(reply) {
-    runMacro(lib + "end.ijm", job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
+    runMacro(lib + "end.ijm", lib + "\n" + job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
     exit;
+}
+
+function libFolder() {
+    folder = getDirectory("plugins");
+    if (folder == "") { // headless there are no menus, which know it
+        folder = call("java.lang.System.getProperty", "plugins.dir", "");
+        if (File.isDirectory(folder + File.separator + "plugins"))
+            folder = folder + File.separator + "plugins";
+        folder = folder + File.separator;
+    }
+    return folder + "ForestBridge" + File.separator + "lib" + File.separator;
 }

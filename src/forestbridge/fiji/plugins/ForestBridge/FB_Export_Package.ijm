@@ -8,7 +8,7 @@
 //   license=  SPDX identifier
 //   overwrite replaces a package that is there
 requires("1.53t");
-var lib = getDirectory("plugins") + "ForestBridge" + File.separator + "lib" + File.separator;
+var lib = libFolder();
 var job = getDirectory("temp") + "forestbridge-" + d2s(getTime(), 0) + "-" + d2s(floor(random * 1e9), 0);
 var wasBatch = is("Batch Mode");
 headless = call("java.lang.System.getProperty", "java.awt.headless");
@@ -50,7 +50,7 @@ if (author != "")
     words = words + "\n--author\n" + replace(author, " *, *", "\n");
 if (overwrite)
     words = words + "\n--overwrite";
-check(runMacro(lib + "call.ijm", words));
+check(runMacro(lib + "call.ijm", lib + "\n" + words));
 print("ForestBridge: wrote " + package);
 call("ij.Prefs.set", "forestbridge.model", package);
 finish("status=ok");
@@ -62,6 +62,17 @@ function check(reply) {
 }
 
 function finish(reply) {
-    runMacro(lib + "end.ijm", job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
+    runMacro(lib + "end.ijm", lib + "\n" + job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
     exit;
+}
+
+function libFolder() {
+    folder = getDirectory("plugins");
+    if (folder == "") { // headless there are no menus, which know it
+        folder = call("java.lang.System.getProperty", "plugins.dir", "");
+        if (File.isDirectory(folder + File.separator + "plugins"))
+            folder = folder + File.separator + "plugins";
+        folder = folder + File.separator;
+    }
+    return folder + "ForestBridge" + File.separator + "lib" + File.separator;
 }

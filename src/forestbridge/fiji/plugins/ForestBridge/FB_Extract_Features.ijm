@@ -8,7 +8,7 @@
 //   show      opens the features as a stack with their names, "features of a.tif"
 //   overwrite replaces a store that is there
 requires("1.53t");
-var lib = getDirectory("plugins") + "ForestBridge" + File.separator + "lib" + File.separator;
+var lib = libFolder();
 var job = getDirectory("temp") + "forestbridge-" + d2s(getTime(), 0) + "-" + d2s(floor(random * 1e9), 0);
 var wasBatch = is("Batch Mode");
 headless = call("java.lang.System.getProperty", "java.awt.headless");
@@ -52,12 +52,12 @@ if (volume)
     words = words + "\n--3d";
 if (overwrite)
     words = words + "\n--overwrite";
-reply = check(runMacro(lib + "call.ijm", words));
+reply = check(runMacro(lib + "call.ijm", lib + "\n" + words));
 if (store != "")
     print("ForestBridge: features of " + lines[1] + " are in " + store);
 if (show) {
-    result = job + File.separator + "result.tif";
-    check(runMacro(lib + "call.ijm", job + "\nexport\n" + target + "\n-o\n" + result));
+    result = job + File.separator + File.getName(job) + ".tif";
+    check(runMacro(lib + "call.ijm", lib + "\n" + job + "\nexport\n" + target + "\n-o\n" + result));
     check(runMacro(lib + "show.ijm", result + "\nfeatures of " + lines[1] + "\n" + lines[1]));
 }
 finish("status=ok");
@@ -69,6 +69,17 @@ function check(reply) {
 }
 
 function finish(reply) {
-    runMacro(lib + "end.ijm", job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
+    runMacro(lib + "end.ijm", lib + "\n" + job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
     exit;
+}
+
+function libFolder() {
+    folder = getDirectory("plugins");
+    if (folder == "") { // headless there are no menus, which know it
+        folder = call("java.lang.System.getProperty", "plugins.dir", "");
+        if (File.isDirectory(folder + File.separator + "plugins"))
+            folder = folder + File.separator + "plugins";
+        folder = folder + File.separator;
+    }
+    return folder + "ForestBridge" + File.separator + "lib" + File.separator;
 }

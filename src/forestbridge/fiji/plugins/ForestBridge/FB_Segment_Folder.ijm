@@ -9,7 +9,7 @@
 //   tile=         for packages: wanted length of a tile in pixels; 0 leaves the choice to forestbridge
 //   overwrite     replaces results that are there
 requires("1.53t");
-var lib = getDirectory("plugins") + "ForestBridge" + File.separator + "lib" + File.separator;
+var lib = libFolder();
 var job = getDirectory("temp") + "forestbridge-" + d2s(getTime(), 0) + "-" + d2s(floor(random * 1e9), 0);
 var wasBatch = is("Batch Mode");
 headless = call("java.lang.System.getProperty", "java.awt.headless");
@@ -63,7 +63,7 @@ if (tile > 0)
     words = words + "\n--tile\n" + d2s(tile, 0);
 if (overwrite)
     words = words + "\n--overwrite";
-reply = check(runMacro(lib + "call.ijm", words));
+reply = check(runMacro(lib + "call.ijm", lib + "\n" + words));
 print("ForestBridge: " + call("ij.Macro.getValue", reply, "outputs", "") + " images segmented into " + destination);
 call("ij.Prefs.set", "forestbridge.model", model);
 finish("status=ok");
@@ -75,6 +75,17 @@ function check(reply) {
 }
 
 function finish(reply) {
-    runMacro(lib + "end.ijm", job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
+    runMacro(lib + "end.ijm", lib + "\n" + job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
     exit;
+}
+
+function libFolder() {
+    folder = getDirectory("plugins");
+    if (folder == "") { // headless there are no menus, which know it
+        folder = call("java.lang.System.getProperty", "plugins.dir", "");
+        if (File.isDirectory(folder + File.separator + "plugins"))
+            folder = folder + File.separator + "plugins";
+        folder = folder + File.separator;
+    }
+    return folder + "ForestBridge" + File.separator + "lib" + File.separator;
 }

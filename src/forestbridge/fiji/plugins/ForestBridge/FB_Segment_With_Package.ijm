@@ -8,7 +8,7 @@
 //   rois=    names of classes whose objects go to the ROI Manager, with commas between; none by default
 // Makes the image "segmentation of a.tif", "probabilities of a.tif" or "uncertainty of a.tif".
 requires("1.53t");
-var lib = getDirectory("plugins") + "ForestBridge" + File.separator + "lib" + File.separator;
+var lib = libFolder();
 var job = getDirectory("temp") + "forestbridge-" + d2s(getTime(), 0) + "-" + d2s(floor(random * 1e9), 0);
 var wasBatch = is("Batch Mode");
 headless = call("java.lang.System.getProperty", "java.awt.headless");
@@ -42,7 +42,7 @@ lines = split(check(runMacro(lib + "save.ijm", input + "\n" + job)), "\n");
 kind = toLowerCase(output);
 if (kind == "segmentation")
     kind = "labels";
-result = job + File.separator + "result.tif";
+result = job + File.separator + File.getName(job) + ".tif";
 words = job + "\npredict\n" + lines[2] + "\n-o\n" + result + "\n--kind\n" + kind + "\n--device\n" + device;
 if (endsWith(toLowerCase(model), ".zip"))
     words = words + "\n--package\n" + model;
@@ -50,7 +50,7 @@ else
     words = words + "\n--forest\n" + model;
 if (tile > 0)
     words = words + "\n--tile\n" + d2s(tile, 0);
-reply = check(runMacro(lib + "call.ijm", words));
+reply = check(runMacro(lib + "call.ijm", lib + "\n" + words));
 check(runMacro(lib + "show.ijm", result + "\n" + toLowerCase(output) + " of " + lines[1] + "\n" + lines[1]));
 if (rois != "") {
     if (!wasBatch)
@@ -67,6 +67,17 @@ function check(reply) {
 }
 
 function finish(reply) {
-    runMacro(lib + "end.ijm", job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
+    runMacro(lib + "end.ijm", lib + "\n" + job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
     exit;
+}
+
+function libFolder() {
+    folder = getDirectory("plugins");
+    if (folder == "") { // headless there are no menus, which know it
+        folder = call("java.lang.System.getProperty", "plugins.dir", "");
+        if (File.isDirectory(folder + File.separator + "plugins"))
+            folder = folder + File.separator + "plugins";
+        folder = folder + File.separator;
+    }
+    return folder + "ForestBridge" + File.separator + "lib" + File.separator;
 }

@@ -11,7 +11,7 @@
 //   overwrite replaces a forest that is there
 // Writes the out-of-bag accuracy into the Log window.
 requires("1.53t");
-var lib = getDirectory("plugins") + "ForestBridge" + File.separator + "lib" + File.separator;
+var lib = libFolder();
 var job = getDirectory("temp") + "forestbridge-" + d2s(getTime(), 0) + "-" + d2s(floor(random * 1e9), 0);
 var wasBatch = is("Batch Mode");
 headless = call("java.lang.System.getProperty", "java.awt.headless");
@@ -64,7 +64,7 @@ if (volume)
     words = words + "\n--3d";
 if (overwrite)
     words = words + "\n--overwrite";
-reply = check(runMacro(lib + "call.ijm", words));
+reply = check(runMacro(lib + "call.ijm", lib + "\n" + words));
 print("ForestBridge: " + forest + ", " + call("ij.Macro.getValue", reply, "trees", "") + " trees from "
     + call("ij.Macro.getValue", reply, "pixels", "") + " pixels, out-of-bag accuracy " + call("ij.Macro.getValue", reply, "accuracy", ""));
 call("ij.Prefs.set", "forestbridge.model", forest);
@@ -77,6 +77,17 @@ function check(reply) {
 }
 
 function finish(reply) {
-    runMacro(lib + "end.ijm", job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
+    runMacro(lib + "end.ijm", lib + "\n" + job + "\n" + d2s(wasBatch, 0) + "\n" + reply);
     exit;
+}
+
+function libFolder() {
+    folder = getDirectory("plugins");
+    if (folder == "") { // headless there are no menus, which know it
+        folder = call("java.lang.System.getProperty", "plugins.dir", "");
+        if (File.isDirectory(folder + File.separator + "plugins"))
+            folder = folder + File.separator + "plugins";
+        folder = folder + File.separator;
+    }
+    return folder + "ForestBridge" + File.separator + "lib" + File.separator;
 }

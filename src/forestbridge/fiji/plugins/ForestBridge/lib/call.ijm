@@ -1,30 +1,31 @@
 // Runs a forestbridge command in the warm worker. Shows progress; Esc ends it.
-// Argument: the folder of this call, then the words of the command, each on a line. Returns the last status line:
+// Argument: the folder of this file, the folder of this call, then the words of the command, each on a line. Returns the last status line:
 // "status=ok KEY=VALUE ..." or "status=error message=TEXT".
 words = split(getArgument(), "\n");
-lib = getDirectory("plugins") + "ForestBridge" + File.separator + "lib" + File.separator;
-python = runMacro(lib + "python.ijm");
+lib = words[0];
+job = words[1];
+python = runMacro(lib + "python.ijm", lib);
 if (startsWith(python, "status=error"))
     return python;
 request = "";
-for (i = 1; i < words.length; i++) {
+for (i = 2; i < words.length; i++) {
     word = replace(words[i], "%", "%25");
     word = replace(word, ",", "%2C");
     word = replace(word, " ", "%20");
     word = replace(word, "\"", "%22");
     word = replace(word, "\t", "%09");
-    if (i > 1)
+    if (i > 2)
         request = request + ",";
     request = request + word;
 }
-reply = exec(python, "-E", "-s", "-S", lib + "client.py", "submit", words[0], request);
+reply = exec(python, "-E", "-s", "-S", lib + "client.py", "submit", job, request);
 while (startsWith(reply, "status=running")) {
     done = call("ij.Macro.getValue", reply, "current", "0");
     total = call("ij.Macro.getValue", reply, "maximum", "0");
     if (parseInt(total) > 0)
         showProgress(parseInt(done), parseInt(total));
     showStatus("ForestBridge: " + replace(substring(reply, indexOf(reply, "message=") + 8), "\n", "") + " (Esc ends it)");
-    reply = exec(python, "-E", "-s", "-S", lib + "client.py", "wait", words[0]);
+    reply = exec(python, "-E", "-s", "-S", lib + "client.py", "wait", job);
 }
 showProgress(1);
 showStatus("");

@@ -1,7 +1,7 @@
 // Returns the Python that forestbridge is installed in: what FB Configure was told, else what "forestbridge fiji install" wrote.
-// Returns "status=error message=TEXT" if there is none.
+// Returns "status=error message=TEXT" if there is none. Argument: the folder of this file.
 python = call("ij.Prefs.get", "forestbridge.python", "");
-file = getDirectory("plugins") + "ForestBridge" + File.separator + "lib" + File.separator + "python.txt";
+file = getArgument() + "python.txt";
 if (python == "" && File.exists(file))
     python = replace(File.openAsString(file), "[\r\n]", "");
 if (python == "")

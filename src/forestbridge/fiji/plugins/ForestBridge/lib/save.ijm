@@ -31,8 +31,13 @@ if (!File.isDirectory(job))
 selected = selectionType() != -1;
 if (selected)
     run("Select None");
-run("Duplicate...", "title=[forestbridge input] duplicate");
+// by its name: a window that has just been opened may become the active one at any moment
+copy = "copy for " + File.getName(job);
+run("Duplicate...", "title=[" + copy + "] duplicate");
+selectImage(copy);
+copy = getImageID();
 saveAs("Tiff", job + File.separator + name);
+selectImage(copy);
 close();
 selectImage(original);
 if (selected)
