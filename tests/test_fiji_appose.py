@@ -21,6 +21,7 @@ from forestbridge.fiji.install import install
 from forestbridge.phantom import phantom
 from imagej_here import WITHIN, groovy_class_path
 
+pytest.importorskip("torch", reason="the extra 'torch' is not installed")
 pytest.importorskip("onnxruntime", reason="the extra 'cpu' is not installed")
 pytest.importorskip("appose", reason="the extra 'fiji' is not installed")
 
@@ -161,6 +162,32 @@ def test_training_features_and_quality(fiji: Path, display: str, line: Path, tmp
     assert np.array_equal(tifffile.imread(tmp_path / "s.tif"), fb.predict(image, forest, kind="labels"))
     expected = fb.features(image, fb.open_encoder("filters", channels=3))
     assert np.array_equal(tifffile.imread(tmp_path / "f.tif"), expected)
+
+
+def test_folder_package_and_example(fiji: Path, display: str, line: Path, tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / "many" / name).write_bytes((line / name).read_bytes())
+    said = run(
+        fiji,
+        display,
+        f"""
+        def shown = runner.command(folder, "FB Open Example Appose", [example: "cells"])
+        println "example " + shown.title + " " + ij.WindowManager.getImage("labels of cells.tif").title
+        def settings = [model: "{line}/a.forest", folder: "{tmp_path}/many", destination: "{tmp_path}/out", device: "cpu"]
+        println "folder " + runner.command(folder, "FB Segment Folder Appose", settings + [filter: "a*"])
+        new File("{tmp_path}/many/c.tif").text = "no image"
+        println "folder " + runner.command(folder, "FB Segment Folder Appose", settings + [overwrite: true])
+        println "package " + runner.command(folder, "FB Export Package Appose", [forest: "{line}/a.forest", package_: "{tmp_path}/x.zip", input: "cells.tif", name: "two words", author: "Ada, Bob", license: "MIT"])
+        """,
+    )
+    assert "example cells.tif labels of cells.tif" in said
+    assert "folder [failed:[], written:1]" in said or "folder [written:1, failed:[]]" in said, said
+    assert "folder null" in said
+    assert any("ForestBridge: 2 of 3 done, not done: " in text and "c.tif" in text for text in said), said
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_segmentation.tif", "b_segmentation.tif"]
+    assert fb.inspect_package(tmp_path / "x.zip").name == "two words"
+    assert not list((fiji / "temporary").glob("forestbridge-*"))
 
 
 def test_errors_and_cancelling(fiji: Path, display: str, line: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import tifffile
 
 import forestbridge as fb
 from command_line import write_line
-from fiji_here import TESTS, VERSIONS, missing, screen
-from forestbridge.fiji.install import install
+from fiji_here import TESTS, VERSIONS, screen
+from forestbridge.fiji.install import install, uninstall
 from forestbridge.phantom import phantom
 from imagej_here import WITHIN, ImageJ, groovy_class_path
 from macro_calls import client_call
@@ -440,10 +440,27 @@ def test_headless(line: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "temporary").glob("forestbridge-*"))
 
 
-def test_full_fiji() -> None:
-    """In a Fiji of its own the commands are found, headless, through its launcher."""
-    fiji = os.environ.get("FIJI_APP")
-    if not fiji:
+def test_full_fiji(line: Path, tmp_path: Path) -> None:
+    """In a Fiji of its own, headless through its launcher: the commands, of macros and of Appose, are found by their names."""
+    folder = os.environ.get("FIJI_APP")
+    if not folder:
         pytest.skip("FIJI_APP does not name the folder of a Fiji: the SciJava layer is not tested")
-    if not Path(fiji).is_dir():
-        missing(f"FIJI_APP names {fiji}, where no folder is")
+    names = ("fiji", "fiji-linux-x64", "ImageJ-linux64", "Contents/MacOS/fiji-macos", "fiji-windows-x64.exe")
+    launchers = [Path(folder) / name for name in names if (Path(folder) / name).is_file()]
+    assert launchers, f"FIJI_APP names {folder}, which has no launcher of Fiji"
+    macro = tmp_path / "m.ijm"
+    text = f'open("{line}/a.tif");\n'
+    for command in (SEGMENT, f"{SEGMENT} Appose"):
+        text += f'run("{command}", "model=[{line}/a.forest] input=a.tif output=Segmentation device=cpu tile=0");\n'
+        text += f'selectImage("segmentation of a.tif"); saveAs("Tiff", "{tmp_path}/" + nImages + "_" + random + ".tif"); close();\n'
+    macro.write_text(text)
+    install(folder)
+    try:
+        command = [launchers[0], "--headless", "--console", "-macro", macro]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN, check=False)
+    finally:
+        uninstall(folder)
+    expected = fb.predict(fb.read_image(line / "a.tif"), fb.load_forest(line / "a.forest"), kind="labels")
+    results = sorted(tmp_path.glob("*.tif"))
+    assert len(results) == 2, done.stdout + done.stderr
+    assert all(np.array_equal(tifffile.imread(path), expected) for path in results)

@@ -88,7 +88,7 @@ def test_lines_in_the_macros_name_known_options() -> None:
 
 def test_lines_for_appose_name_known_parameters() -> None:
     lines = re.findall(r'run\("(FB [^"]* Appose)", "(.*)"\);', TEXT)
-    assert len(lines) == 4
+    assert len(lines) == 7
     scripts = command_files()
     for title, options in lines:
         text = scripts[f"scripts/Plugins/ForestBridge/{title.replace(' ', '_')}.groovy"].decode()

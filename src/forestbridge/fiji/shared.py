@@ -8,6 +8,7 @@ the other, so that two calls do not share a GPU. What only some functions need i
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -236,6 +237,88 @@ def check_quality(task: Task, pixels: Shared, *, title: str) -> dict[str, Any]:
             for plane in channel.planes
         ]
         return {"verdict": report.verdict, "reasons": list(report.reasons), "rows": rows}
+
+
+def segment_folder(
+    task: Task,
+    *,
+    model: str,
+    folder: str,
+    destination: str,
+    output: str,
+    pattern: str,
+    device: str,
+    tile: int,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Classify the images of a folder into files NAME_segmentation.tif and so on; a bad one does not stop the others.
+
+    Returns
+    -------
+    outputs
+        The number "written", and "failed": a message for each file that could not be done.
+    """
+    from forestbridge.image import base_name, check_distinct_names, is_named_like_image, read_image
+
+    with _one_at_a_time:
+        found = sorted(
+            path
+            for path in Path(folder).iterdir()
+            if (fnmatch(path.name, pattern) if pattern else is_named_like_image(path)) and not path.name.startswith(".")
+        )
+        if not found:
+            raise ValueError(f"expected images in the folder {folder}, found none; check the folder and filter=")
+        check_distinct_names(found)
+        opened = _open(model, device)
+        Path(destination).mkdir(parents=True, exist_ok=True)
+        failed = []
+        for path in found:
+            out = Path(destination) / f"{base_name(path)}_{output.lower()}.tif"
+            options: dict[str, Any] = {"kind": KINDS[output], "out": out, "overwrite": overwrite}
+            options["progress"] = progress_of(task, f"predict {path.name}")
+            try:
+                if isinstance(opened, Package):
+                    opened.predict(read_image(path), tile=tile or None, **options)
+                else:
+                    predict(read_image(path), opened, device=device, **options)
+            except (ForestbridgeError, ValueError) as error:
+                failed.append(" ".join(str(error).split()))
+        return {"written": len(found) - len(failed), "failed": failed}
+
+
+def export_package(
+    pixels: Shared | None,
+    *,
+    forest: str,
+    package: str,
+    name: str,
+    authors: Sequence[str],
+    license: str,
+    overwrite: bool,
+    title: str,
+) -> dict[str, Any]:
+    """Write a forest as a package; a crop of `pixels`, (T, Z, C, Y, X), travels in it as its test."""
+    from forestbridge.package import About, write_package
+
+    with _one_at_a_time:
+        opened = _open(forest, "cpu")
+        if isinstance(opened, Package):
+            raise ValueError(
+                f"expected forest= with a forest (.forest) or ilastik project (.ilp), found the package {forest}"
+            )
+        people = tuple({"name": author} for author in authors) or About().authors
+        image = None if pixels is None else image_of(pixels.ndarray(), title)
+        about = About(name=name or None, authors=people, license=license)
+        write_package(package, opened, image=image, about=about, overwrite=overwrite)
+        return {}
+
+
+def make_example(*, name: str, folder: str) -> dict[str, Any]:
+    """Write an example into a folder; return the paths of its "image" and "labels"."""
+    from forestbridge.example import write_example
+
+    image, labels = write_example(name, folder, overwrite=True)
+    return {"image": str(image), "labels": str(labels)}
 
 
 def guarded(work: Callable[[], Mapping[str, Any] | None]) -> Mapping[str, Any]:

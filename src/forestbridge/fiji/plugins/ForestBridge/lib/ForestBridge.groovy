@@ -302,4 +302,52 @@ class ForestBridge {
             return report
         }
     }
+
+    /** FB Segment Folder. */
+    Map segmentFolder(Map p) {
+        return (Map) guarded {
+            if (!p.model || !p.folder || !p.destination) throw new Failed("expected model=, folder= and destination=, found one of them empty")
+            Map report = ask("shared.segment_folder(task, model=model, folder=folder, destination=destination, output=output, pattern=pattern, device=device, tile=tile, overwrite=overwrite)",
+                [model: p.model, folder: p.folder, destination: p.destination, output: p.output, pattern: p.filter ?: "", device: p.device, tile: p.tile, overwrite: p.overwrite])
+            IJ.log("ForestBridge: " + report.written + " images segmented into " + p.destination)
+            List failed = (List) report.failed
+            for (String message : failed) IJ.log("    " + message)
+            if (failed) throw new Failed(report.written + " of " + (failed.size() + (int) report.written) + " done, not done: " + failed[0])
+            return report
+        }
+    }
+
+    /** FB Export Package. */
+    Map export(Map p) {
+        return (Map) guarded {
+            if (!p.forest || !p.package) throw new Failed("expected forest= (a file .forest or .ilp) and package= (the file .zip to write), found one of them empty")
+            List authors = ((String) p.author ?: "").split(",").collect { it.trim() }.findAll { it }
+            Map inputs = [forest: p.forest, package_: p.package, name: p.name ?: "", authors: authors, license_: p.license, overwrite: p.overwrite]
+            String line = "shared.export_package(pixels, forest=forest, package=package_, name=name, authors=authors, license=license_, overwrite=overwrite, title=title)"
+            if (!p.input) ask(line.replace("(pixels", "(None"), inputs + [title: ""])
+            else {
+                ImagePlus imp = image(p.input)
+                withPixels(imp) { pixels -> ask(line, inputs + [pixels: pixels, title: imp.getTitle()]) }
+            }
+            IJ.log("ForestBridge: wrote " + p.package)
+            return [package: p.package]
+        }
+    }
+
+    /** FB Open Example. */
+    ImagePlus example(Map p) {
+        return (ImagePlus) guarded {
+            File made = java.nio.file.Files.createTempDirectory("forestbridge-").toFile()
+            try {
+                Map paths = ask("shared.make_example(name=name, folder=folder)", [name: p.example, folder: made.getPath()])
+                ImagePlus labels = IJ.openImage((String) paths.labels)
+                labels.setTitle("labels of " + p.example + ".tif")
+                labels.show()
+                return show(IJ.openImage((String) paths.image))
+            } finally {
+                made.listFiles().each { it.delete() }
+                made.delete()
+            }
+        }
+    }
 }
