@@ -105,14 +105,20 @@ class ImageJ(NamedTuple):
         for name, text in (recorded or {}).items():
             files.append(self.home / f"{name}.command")
             files[-1].write_text(text, encoding="utf-8")
-        done = subprocess.run(
+        process = subprocess.Popen(
             self.command(files, properties=properties),
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             env=self.environment,
-            timeout=WITHIN,
-            check=False,
         )
-        return parsed(done.stdout.decode() + done.stderr.decode())
+        try:
+            text, _ = process.communicate(timeout=WITHIN)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # it prints the Log window then
+            text, _ = process.communicate(timeout=WITHIN)
+            raise AssertionError(f"not done after {WITHIN} s:\n{text}") from None
+        return parsed(text)
 
 
 def parsed(text: str) -> Run:

@@ -35,6 +35,9 @@ public class RunMacro {
     public static void main(String[] args) throws Exception {
         Runtime.getRuntime().addShutdownHook(new Thread(RunMacro::printLog)); // also when the time is over
         Toolkit.getDefaultToolkit().addAWTEventListener(RunMacro::answer, AWTEvent.WINDOW_EVENT_MASK);
+        Thread again = new Thread(RunMacro::answerAgain);
+        again.setDaemon(true);
+        again.start();
         ij.ImageJ.main(new String[] {"-ijpath", args[0]});
         for (int i = 1; i < args.length; i++) {
             say("=== " + new File(args[i]).getName());
@@ -90,6 +93,25 @@ public class RunMacro {
         read(dialog, text);
         say("DIALOG " + dialog.getTitle() + " | " + text.toString().trim().replace("\n", " "));
         press(dialog);
+    }
+
+    /** Press OK in dialogs that are still there: one that was answered while it was just opening does not go away. */
+    private static void answerAgain() {
+        java.util.Set<java.awt.Window> seen = new java.util.HashSet<>();
+        while (true) {
+            try {
+                Thread.sleep(1000);
+            } catch (InterruptedException e) {
+                return;
+            }
+            java.util.Set<java.awt.Window> open = new java.util.HashSet<>();
+            for (java.awt.Window window : java.awt.Window.getWindows()) {
+                if (!(window instanceof Dialog) || !window.isShowing()) continue;
+                open.add(window);
+                if (seen.contains(window)) java.awt.EventQueue.invokeLater(() -> press((Dialog) window));
+            }
+            seen = open;
+        }
     }
 
     private static void fill(Container container) {
