@@ -18,6 +18,7 @@ from command_line import write_line
 from fiji_here import TESTS, screen
 from forestbridge.fiji import shared
 from forestbridge.fiji.install import install
+from forestbridge.fiji.segment import OUTPUTS
 from forestbridge.phantom import phantom
 from imagej_here import WITHIN, groovy_class_path
 
@@ -105,7 +106,7 @@ def test_images_in_shared_memory(fiji: Path, display: str, line: Path, tmp_path:
     assert len([text for text in said if "|" in text]) == 12, said
     rows = iter(text.split("|") for text in said if "|" in text)
     for name, pixels in images.items():
-        for output, kind in shared.KINDS.items():
+        for output, kind in OUTPUTS.items():
             title, depth, channels, slices, frames, width = next(rows)
             assert title.lower() == f"{output} of {name}".lower()
             assert (depth, width) == ("8" if kind == "labels" else "32", "0.25")
@@ -277,6 +278,10 @@ def test_functions_of_tasks(line: Path, tmp_path: Path) -> None:
     task = FakeTask(cancel_after=1)
     found = shared.guarded(lambda: shared.segment(task, pixels, result, output="Probabilities", **settings))
     assert found == {"cancelled": True}
+    found = shared.guarded(
+        lambda: shared.segment(task, pixels, result, output="Probabilities", **{**settings, "tile": 64})
+    )
+    assert found["error"] == "expected tile with a package (.zip) only, found 64 with a forest; leave it out"
     settings["model"] = str(tmp_path / "no.forest")
     found = shared.guarded(lambda: shared.segment(task, pixels, result, output="Probabilities", **settings))
     assert "no.forest" in found["error"]

@@ -42,6 +42,7 @@ ORDER = [
     "graphs",
     "package",
     "runner",
+    "model",
     "demo",
     "example",
     "fiji",

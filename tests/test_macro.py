@@ -229,3 +229,26 @@ def test_readers_of_a_status_file_see_whole_lines(tmp_path: Path) -> None:
     end.set()
     reader.join()
     assert all(text.startswith("status=running") and text.endswith("\n") for text in seen)
+
+
+def test_defects_give_a_status_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def work() -> Outcome:
+        raise AttributeError("no such thing")
+
+    assert run_for_macro(work, macro.Order(tmp_path / "status", tmp_path / "x.log"), ["test"]) == 1
+    found = capfd.readouterr()
+    assert found.err == ""
+    assert found.out.startswith(
+        "status=error message=expected to finish, found a defect of forestbridge (AttributeError"
+    )
+    assert (tmp_path / "status").read_text() == found.out
+    assert "Traceback" in (tmp_path / "x.log").read_text()
+
+
+def test_caller_whose_folder_is_gone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    order = macro.Order(tmp_path / "gone" / "status", tmp_path / "x.log")
+    assert run_for_macro(lambda: Outcome(0), order, ["test"]) == 0
+    found = capfd.readouterr()
+    assert found.err == ""
+    assert found.out.startswith("status=ok ")
+    assert "expected to write" in (tmp_path / "x.log").read_text()

@@ -14,7 +14,6 @@ from forestbridge.cli.sources import (
     Reading,
     encoder_for,
     image_or_store,
-    open_forest,
     open_image,
     spec_of,
 )
@@ -22,6 +21,7 @@ from forestbridge.export import chosen_features, features_info, important_featur
 from forestbridge.image import Image
 from forestbridge.image.source import shown
 from forestbridge.image.writers import result_format
+from forestbridge.model import open_forest
 from forestbridge.spec import EncoderSpec, require_same_spec
 
 

@@ -22,7 +22,7 @@ from forestbridge.cli.package import (
     about_of,
     write_ordered,
 )
-from forestbridge.cli.sources import LabelReading, Reading, labels_for, open_forest, open_image
+from forestbridge.cli.sources import LabelReading, Reading, labels_for, open_image
 from forestbridge.errors import ForestError
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
@@ -31,6 +31,7 @@ from forestbridge.ilastik.write import check_project
 from forestbridge.image import Image
 from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles
+from forestbridge.model import open_forest
 from forestbridge.package import FORMATS, About
 from forestbridge.train import PRESETS
 

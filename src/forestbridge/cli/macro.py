@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,7 +88,7 @@ def run_for_macro(work: Callable[[], Outcome], order: Order, arguments: Sequence
     Parameters
     ----------
     work
-        Runs the command and returns how it ended; raises nothing.
+        Runs the command and returns how it ended.
     arguments
         As they were given, for the log.
     """
@@ -98,15 +99,25 @@ def run_for_macro(work: Callable[[], Outcome], order: Order, arguments: Sequence
         print(f"--- {datetime.datetime.now().isoformat(' ', 'seconds')} {shlex.join(arguments)}", file=sys.stderr)
         watch = _Watch(order.status)
         with watch.watching():
-            outcome = work()
+            outcome = _outcome_of(work, log)
         if outcome.code and watch.reason:
             outcome = Outcome(outcome.code, watch.reason)
         line = _final_line(outcome, log)
         print(f"{line} ({time.monotonic() - began:.3f} s)", file=sys.stderr)
-    if order.status is not None:
-        write_status(order.status, line)
+        watch.write(line)
     print(line, flush=True)
     return outcome.code
+
+
+def _outcome_of(work: Callable[[], Outcome], log: Path) -> Outcome:
+    """Do the work. A defect of ours must give a status line too: the caller sees no traceback, and the worker serves others."""
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001  (as the last frame of a program would)
+        traceback.print_exc()
+        return Outcome(
+            1, f"expected to finish, found a defect of forestbridge ({error!r}); please report it with the log {log}"
+        )
 
 
 def _final_line(outcome: Outcome, log: Path) -> str:
@@ -171,7 +182,7 @@ class _Watch:
             finally:
                 listeners.remove(self._progress)
             return
-        self._write(status_line("running", current=0, maximum=0, message="started"))
+        self.write(status_line("running", current=0, maximum=0, message="started"))
         thread = threading.Thread(target=self._look, daemon=True, name="forestbridge-cancel")
         previous = _interruptible()
         thread.start()
@@ -193,14 +204,16 @@ class _Watch:
     def _progress(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if self._status is not None and (now - self._written >= WRITE_EVERY or done == total):
-            self._write(status_line("running", current=done, maximum=total, message=what))
+            self.write(status_line("running", current=done, maximum=total, message=what))
             self._written = now
 
-    def _write(self, line: str) -> None:
-        assert self._status is not None
+    def write(self, line: str) -> None:
+        """Write the status file, if one was ordered."""
+        if self._status is None:
+            return
         try:
             write_status(self._status, line)
-        except OSError as error:  # the folder is gone, with its caller: the work itself tells in its own time
+        except OSError as error:  # the folder is gone, with its caller: there is nobody to tell
             print(f"expected to write {self._status}, found: {error}", file=sys.stderr)
 
     def _look(self) -> None:

@@ -12,12 +12,13 @@ from forestbridge.cli.options import HELP, Axes, Channels, DryRun, Json, Overwri
 from forestbridge.cli.output import print_json, print_path, print_result, print_text
 from forestbridge.cli.package_facts import package_facts
 from forestbridge.cli.parsing import SeveralValues
-from forestbridge.cli.sources import Reading, open_forest, open_image
+from forestbridge.cli.sources import Reading, open_image
 from forestbridge.consumers import format_consumer_table
 from forestbridge.encoders.features import check_image
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
 from forestbridge.image.source import shown
+from forestbridge.model import open_forest
 from forestbridge.package import FORMATS, About, CheckReport, build_recipe, format_check
 
 app = typer.Typer(

@@ -15,7 +15,7 @@ from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust
 from forestbridge.cli.output import print_json, print_path, tell
 from forestbridge.cli.places import check_places, files_of, made_folder, places_for
-from forestbridge.cli.sources import Reading, image_or_store, is_store, open_forest, with_like_line
+from forestbridge.cli.sources import Reading, image_or_store, is_store, with_like_line
 from forestbridge.devices import find_gpu
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, SpecMismatchError
@@ -23,6 +23,7 @@ from forestbridge.forest import PixelForest
 from forestbridge.image import Image
 from forestbridge.image.source import shown
 from forestbridge.image.writers import result_format
+from forestbridge.model import open_forest
 from forestbridge.once import open_once
 from forestbridge.runner import Package
 from forestbridge.spec import EncoderSpec

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import forestbridge as fb
 from forestbridge.encoders import Encoder, encoder_from_spec
 from forestbridge.errors import SpecMismatchError, StoreError
-from forestbridge.forest import PixelForest
 from forestbridge.ilastik import is_project
 from forestbridge.image import Image
 from forestbridge.image.source import shown
@@ -103,17 +102,6 @@ def spec_of(path: Path) -> EncoderSpec:
             "choose the encoder with --encoder"
         )
     return spec
-
-
-def open_forest(path: Path) -> PixelForest:
-    """Return the forest of a file, or the one that an ilastik project was trained to.
-
-    Raises
-    ------
-    ForestError, ProjectError
-        If it is neither, or cannot be used.
-    """
-    return fb.read_project(path).pixel_forest() if is_project(path) else fb.load_forest(path)
 
 
 class EncoderChoice(NamedTuple):

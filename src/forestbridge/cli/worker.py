@@ -7,7 +7,6 @@ Commands run in the main thread, so that a cancelled one is interrupted as by Ct
 
 import hmac
 import io
-import logging
 import os
 import queue
 import secrets
@@ -23,8 +22,6 @@ from typing import IO, NamedTuple
 import forestbridge
 from forestbridge.cli.macro import gave_up, status_line, write_status
 from forestbridge.fiji import client
-
-_log = logging.getLogger(__name__)
 
 MAX_REQUEST = 2**20
 """Bytes of a request."""
@@ -87,13 +84,12 @@ class Worker:
     def _run(self, job: Job, run: Callable[[Sequence[str]], int]) -> None:
         try:
             os.chdir(job.folder)
+        except OSError as error:
+            message = f"expected the folder {job.folder} to start from, found: {error}; start ImageJ in another one"
+            write_status(job.status, status_line("error", message=message))
+        else:
             with redirect_stdout(io.StringIO()):
                 run([*job.arguments, "--macro", "--status", str(job.status)])
-        except Exception as error:  # noqa: BLE001  (a defect of ours must not end the worker)
-            _log.exception("a command failed in a way that it should not")
-            write_status(
-                job.status, status_line("error", message=f"forestbridge failed ({error!r}); see {client.worker_log()}")
-            )
         if job.status.parent.name.startswith(JOB_FOLDER):
             self._done.add(job.status)
         self._sweep()

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from forestbridge.assemble import Classes, Kind
+from forestbridge.assemble import Kind
 from forestbridge.fiji.images import from_imagej, to_imagej
-from forestbridge.forest import PixelForest, load_forest
+from forestbridge.forest import PixelForest
 from forestbridge.image import AXES
-from forestbridge.predict import predict
-from forestbridge.runner import Package, open_package
+from forestbridge.model import Model, classes_of, open_model, predict_with
+from forestbridge.runner import Package
 
 Output = Literal["Segmentation", "Probabilities", "Uncertainty"]
 
@@ -21,7 +21,7 @@ OUTPUTS: dict[Output, Kind] = {
 
 def segment(
     imp: Any,
-    package: str | Path | Package | PixelForest,
+    package: str | Path | Model,
     *,
     output: Output = "Segmentation",
     device: str = "cpu",
@@ -34,7 +34,7 @@ def segment(
     imp
         ij.ImagePlus; all of it is classified, whatever is selected.
     package
-        A package (.zip) or forest (.forest), or one that is open: opening takes longer than a small image.
+        A package (.zip), forest (.forest) or ilastik project (.ilp), or one that is open: opening takes longer than a small image.
     output
         "Segmentation" (labels in the colours of their classes), "Probabilities" (a channel per class) or "Uncertainty".
     device
@@ -58,34 +58,22 @@ def segment(
     if output not in OUTPUTS:
         raise ValueError(f"expected one of the outputs {', '.join(OUTPUTS)}, found {output!r}")
     kind = OUTPUTS[output]
-    model = _open(package, device, tile)
+    model = _open(package, device)
     image = from_imagej(imp)
-    if isinstance(model, Package):
-        classes = model.classes
-        result = model.predict(image, kind=kind, tile=tile)
-    else:
-        classes = Classes(model.classes, model.names, model.colours)
-        result = predict(image, model, kind=kind, device=device)
+    result = predict_with(model, image, kind=kind, device=device, tile=tile)
     has = set(image.axes) - {"C"} | ({"C"} if kind == "probabilities" else set())
     axes = "".join(a for a in AXES if a in has)
-    answer = to_imagej(result, f"{output.lower()} of {image.source}", axes=axes, classes=classes)
+    answer = to_imagej(result, f"{output.lower()} of {image.source}", axes=axes, classes=classes_of(model))
     calibration = imp.getCalibration().copy()
     calibration.disableDensityCalibration()  # that of the pixel values, which are others now
     answer.setCalibration(calibration)
     return answer
 
 
-def _open(package: str | Path | Package | PixelForest, device: str, tile: int | None) -> Package | PixelForest:
+def _open(package: str | Path | Model, device: str) -> Model:
     """Open what is not open, and refuse what would be ignored."""
     if isinstance(package, Package) and device != "cpu":
         raise ValueError(
             f"expected no device with an open package, found {device!r}; give it to forestbridge.open_package(path, device=...)"
         )
-    is_forest = isinstance(package, PixelForest) or (
-        not isinstance(package, Package) and Path(package).suffix.lower() == ".forest"
-    )
-    if is_forest and tile is not None:
-        raise ValueError(f"expected tile with a package (.zip) only, found {tile} with a forest; leave it out")
-    if isinstance(package, Package | PixelForest):
-        return package
-    return load_forest(package) if is_forest else open_package(package, device=device)
+    return package if isinstance(package, Package | PixelForest) else open_model(package, device=device)

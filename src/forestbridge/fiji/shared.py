@@ -15,19 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.assemble import Classes, Kind
 from forestbridge.encoders import Encoder, encoder_from_spec, features, open_encoder
 from forestbridge.errors import ForestbridgeError
-from forestbridge.forest import PixelForest, load_forest
+from forestbridge.fiji.segment import OUTPUTS, Output
 from forestbridge.image import Image, as_image, label_dtype
-from forestbridge.once import open_once
-from forestbridge.predict import predict
-from forestbridge.runner import Package, open_package
+from forestbridge.model import classes_of, open_model, predict_with
+from forestbridge.runner import Package
 
 STACK = "TZCYX"
 """Axes of an ImagePlus."""
-
-KINDS: Mapping[str, Kind] = {"Segmentation": "labels", "Probabilities": "probabilities", "Uncertainty": "uncertainty"}
 
 TELL_EVERY = 0.1
 """Seconds between two words on the progress: each is drawn in a window."""
@@ -62,7 +58,7 @@ def describe(*, model: str, device: str) -> dict[str, Any]:
         "values", "names", "colours" (as "#rrggbb"), one of each class, and the "dtype" of its label images.
     """
     with _one_at_a_time:
-        classes = _classes(_open(model, device))
+        classes = classes_of(open_model(model, device=device))
     dtype = label_dtype(classes.values)
     return {
         "values": list(classes.values),
@@ -72,12 +68,8 @@ def describe(*, model: str, device: str) -> dict[str, Any]:
     }
 
 
-def _classes(opened: Package | PixelForest) -> Classes:
-    return opened.classes if isinstance(opened, Package) else Classes(opened.classes, opened.names, opened.colours)
-
-
 def segment(
-    task: Task, pixels: Shared, result: Shared, *, model: str, output: str, device: str, tile: int, title: str
+    task: Task, pixels: Shared, result: Shared, *, model: str, output: Output, device: str, tile: int, title: str
 ) -> dict[str, Any]:
     """Classify every pixel of an image into an array that the caller made.
 
@@ -94,30 +86,14 @@ def segment(
         "seconds" that the prediction itself took.
     """
     with _one_at_a_time:
-        opened, image = _open(model, device), image_of(pixels.ndarray(), title)
-        options: dict[str, Any] = {"kind": KINDS[output], "progress": progress_of(task, f"predict {title}")}
+        opened, image = open_model(model, device=device), image_of(pixels.ndarray(), title)
+        options: dict[str, Any] = {"kind": OUTPUTS[output], "progress": progress_of(task, f"predict {title}")}
         began = time.perf_counter()
-        if isinstance(opened, Package):
-            found = opened.predict(image, tile=tile or None, **options)
-        else:
-            found = predict(image, opened, device=device, **options)
+        found = predict_with(opened, image, device=device, tile=tile or None, **options)
         seconds = time.perf_counter() - began
         own = set(image.axes) - {"C"} | ({"C"} if output == "Probabilities" else set())
         result.ndarray()[...] = in_stack_order(found, "".join(axis for axis in "TCZYX" if axis in own))
         return {"seconds": seconds}
-
-
-def _open(model: str, device: str) -> Package | PixelForest:
-    path = Path(model)
-    if path.suffix.lower() == ".zip":
-        return open_once(open_package, path, device=device)
-    return open_once(_open_forest, path)
-
-
-def _open_forest(path: Path) -> PixelForest:
-    from forestbridge.ilastik import is_project, read_project
-
-    return read_project(path).pixel_forest() if is_project(path) else load_forest(path)
 
 
 def image_of(pixels: NDArray, title: str) -> Image:
@@ -218,7 +194,7 @@ def show_features(
 def _encoder(name: str, like: str, channels: int, *, volume: bool) -> Encoder:
     if not like:
         return open_encoder(name, channels=channels, compute_in_2d=not volume)
-    spec = _open(like, "cpu")
+    spec = open_model(like)
     found = spec.info.spec if isinstance(spec, Package) else spec.spec
     if found is None:
         raise ValueError(f"expected a package or forest with the spec of its features, found none in {like}")
@@ -245,7 +221,7 @@ def segment_folder(
     model: str,
     folder: str,
     destination: str,
-    output: str,
+    output: Output,
     pattern: str,
     device: str,
     tile: int,
@@ -269,18 +245,15 @@ def segment_folder(
         if not found:
             raise ValueError(f"expected images in the folder {folder}, found none; check the folder and filter=")
         check_distinct_names(found)
-        opened = _open(model, device)
+        opened = open_model(model, device=device)
         Path(destination).mkdir(parents=True, exist_ok=True)
         failed = []
         for path in found:
             out = Path(destination) / f"{base_name(path)}_{output.lower()}.tif"
-            options: dict[str, Any] = {"kind": KINDS[output], "out": out, "overwrite": overwrite}
+            options: dict[str, Any] = {"kind": OUTPUTS[output], "out": out, "overwrite": overwrite}
             options["progress"] = progress_of(task, f"predict {path.name}")
             try:
-                if isinstance(opened, Package):
-                    opened.predict(read_image(path), tile=tile or None, **options)
-                else:
-                    predict(read_image(path), opened, device=device, **options)
+                predict_with(opened, read_image(path), device=device, tile=tile or None, **options)
             except (ForestbridgeError, ValueError) as error:
                 failed.append(" ".join(str(error).split()))
         return {"written": len(found) - len(failed), "failed": failed}
@@ -301,7 +274,7 @@ def export_package(
     from forestbridge.package import About, write_package
 
     with _one_at_a_time:
-        opened = _open(forest, "cpu")
+        opened = open_model(forest)
         if isinstance(opened, Package):
             raise ValueError(
                 f"expected forest= with a forest (.forest) or ilastik project (.ilp), found the package {forest}"
