@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -105,20 +106,30 @@ class ImageJ(NamedTuple):
         for name, text in (recorded or {}).items():
             files.append(self.home / f"{name}.command")
             files[-1].write_text(text, encoding="utf-8")
-        process = subprocess.Popen(
-            self.command(files, properties=properties),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=self.environment,
-        )
-        try:
-            text, _ = process.communicate(timeout=WITHIN)
-        except subprocess.TimeoutExpired:
-            process.terminate()  # it prints the Log window then
-            text, _ = process.communicate(timeout=WITHIN)
-            raise AssertionError(f"not done after {WITHIN} s:\n{text}") from None
-        return parsed(text)
+        with self.started(*files, properties=properties) as process:
+            return parsed(end_of(process))
+
+    @contextmanager
+    def started(self, *files: Path, properties: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+        """Start a process that runs macros; it does not outlive the block."""
+        command = self.command(files, properties=properties)
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def end_of(process: subprocess.Popen[str]) -> str:
+    """Return what a process printed, when it has ended."""
+    try:
+        return process.communicate(timeout=WITHIN)[0]
+    except subprocess.TimeoutExpired:
+        process.terminate()  # it prints the Log window then
+        text, _ = process.communicate(timeout=WITHIN)
+        raise AssertionError(f"not done after {WITHIN} s:\n{text}") from None
 
 
 def parsed(text: str) -> Run:

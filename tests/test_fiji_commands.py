@@ -19,7 +19,7 @@ from command_line import write_line
 from fiji_here import TESTS, VERSIONS, screen
 from forestbridge.fiji.install import install, uninstall
 from forestbridge.phantom import phantom
-from imagej_here import WITHIN, ImageJ, groovy_class_path
+from imagej_here import WITHIN, ImageJ, end_of, groovy_class_path
 from macro_calls import client_call
 
 pytest.importorskip("torch", reason="the extra 'torch' is not installed")
@@ -324,16 +324,11 @@ def test_two_imagejs_at_once(imagej: ImageJ, line: Path, tmp_path: Path) -> None
         f'open("{line}/a.tif"); run("{SEGMENT}", "model=[{line}/a.forest] device=cpu"); run("{SEGMENT}", "model=[{line}/a.zip] input=a.tif device=cpu");'
         'print("done " + getTitle());'
     )
-    runs = [
-        subprocess.Popen(
-            imagej.command([macro]), env=imagej.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
-    for process in runs:
-        out, _ = process.communicate(timeout=120)
-        assert "done segmentation of a-1.tif" in out.decode(), "the second one of this name"
-        assert "DIALOG" not in out.decode()
+    with imagej.started(macro) as one, imagej.started(macro) as other:
+        for process in (one, other):
+            out = end_of(process)
+            assert "done segmentation of a-1.tif" in out, "the second one of this name"
+            assert "DIALOG" not in out
 
 
 def test_worker_killed_in_mid_call(imagej: ImageJ, line: Path, tmp_path: Path) -> None:
@@ -342,18 +337,13 @@ def test_worker_killed_in_mid_call(imagej: ImageJ, line: Path, tmp_path: Path) -
     macro.write_text(
         f'open("{tmp_path}/big.tif"); run("{SEGMENT}", "model=[{line}/a.forest] device=cpu"); print("went on");'
     )
-    process = subprocess.Popen(
-        imagej.command([macro]), env=imagej.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    wait_until_busy(imagej)
-    [place] = [p for p in imagej.cache.glob("worker-*") if not p.suffix]
-    os.kill(int(place.read_text().split()[2]), signal.SIGKILL)
-    out, _ = process.communicate(timeout=120)
-    assert (
-        "DIALOG ForestBridge | expected the worker to finish, found that it ended in the middle of this call"
-        in out.decode()
-    )
-    assert "went on" not in out.decode()
+    with imagej.started(macro) as process:
+        wait_until_busy(imagej)
+        [place] = [p for p in imagej.cache.glob("worker-*") if not p.suffix]
+        os.kill(int(place.read_text().split()[2]), signal.SIGKILL)
+        out = end_of(process)
+    assert "DIALOG ForestBridge | expected the worker to finish, found that it ended in the middle of this call" in out
+    assert "went on" not in out
     again = imagej.run(
         f'open("{line}/a.tif"); run("{SEGMENT}", "model=[{line}/a.forest] device=cpu"); print(getTitle());'
     )
@@ -378,12 +368,10 @@ def test_escape_ends_the_work(imagej: ImageJ, line: Path, tmp_path: Path) -> Non
     macro.write_text(
         f'open("{tmp_path}/big.tif"); run("{SEGMENT}", "model=[{line}/a.zip] device=cpu tile=64"); print("went on");'
     )
-    command = imagej.command([macro], properties={"escape.when": str(key)})
-    process = subprocess.Popen(command, env=imagej.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    wait_until_busy(imagej)
-    key.touch()
-    out, _ = process.communicate(timeout=60)
-    assert "went on" not in out.decode()
+    with imagej.started(macro, properties={"escape.when": str(key)}) as process:
+        wait_until_busy(imagej)
+        key.touch()
+        assert "went on" not in end_of(process)
     end = time.monotonic() + 60
     while list(imagej.temporary.glob("forestbridge-*")) and time.monotonic() < end:
         time.sleep(0.1)

@@ -1,30 +1,32 @@
 import ij.IJ;
 import ij.macro.MacroRunner;
 import ij.plugin.frame.Recorder;
-import java.awt.AWTEvent;
 import java.awt.Button;
 import java.awt.Checkbox;
 import java.awt.Component;
 import java.awt.Container;
 import java.awt.Dialog;
+import java.awt.EventQueue;
 import java.awt.Label;
 import java.awt.TextArea;
 import java.awt.TextField;
-import java.awt.Toolkit;
+import java.awt.Window;
 import java.awt.event.ActionEvent;
 import java.awt.event.ActionListener;
 import java.awt.event.KeyEvent;
-import java.awt.event.WindowEvent;
 import java.io.File;
 import java.lang.reflect.Field;
 import java.util.ArrayDeque;
 import java.util.Deque;
+import java.util.HashMap;
+import java.util.Map;
 
 /**
  * RunMacro FOLDER MACRO...: runs macros as the menu of ImageJ does, with the plugins of a folder, one after the other; prints what each
  * wrote into the Log window.
  *
- * <p>Dialogs are printed, "DIALOG title | text", and answered with OK, as nobody sits there. A macro named {@code NAME.command} is no macro:
+ * <p>Dialogs are printed, "DIALOG title | text", and answered with OK, as nobody sits there: not before the thread that opened one waits for
+ * the answer, since a modal dialog that is closed while it opens leaves its thread waiting for ever. A macro named {@code NAME.command} is no macro:
  * its first line is a command that is chosen from the menu with the Recorder open, each further line goes into a text field of the dialog,
  * "+" ticks a checkbox; what was recorded is printed. With
  * -Descape.when=FILE the Esc key is pressed as soon as that file is there.
@@ -34,11 +36,13 @@ public class RunMacro {
 
     public static void main(String[] args) throws Exception {
         Runtime.getRuntime().addShutdownHook(new Thread(RunMacro::printLog)); // also when the time is over
-        Toolkit.getDefaultToolkit().addAWTEventListener(RunMacro::answer, AWTEvent.WINDOW_EVENT_MASK);
-        Thread again = new Thread(RunMacro::answerAgain);
-        again.setDaemon(true);
-        again.start();
-        ij.ImageJ.main(new String[] {"-ijpath", args[0]});
+        Thread answering = new Thread(RunMacro::answerDialogs);
+        answering.setDaemon(true);
+        answering.start();
+        // a port of its own: an ImageJ that finds another one at its port hands its arguments over and has no window itself
+        long port = 1 + ProcessHandle.current().pid() % 8000;
+        ij.ImageJ.main(new String[] {"-ijpath", args[0], "-port" + port});
+        if (IJ.getInstance() == null) throw new IllegalStateException("ImageJ did not start: another one has the port");
         for (int i = 1; i < args.length; i++) {
             say("=== " + new File(args[i]).getName());
             if (args[i].endsWith(".command")) record(new File(args[i]));
@@ -85,33 +89,42 @@ public class RunMacro {
         System.out.flush();
     }
 
-    private static void answer(AWTEvent event) {
-        if (event.getID() != WindowEvent.WINDOW_OPENED || !(event.getSource() instanceof Dialog)) return;
-        Dialog dialog = (Dialog) event.getSource();
-        fill(dialog);
-        StringBuilder text = new StringBuilder();
-        read(dialog, text);
-        say("DIALOG " + dialog.getTitle() + " | " + text.toString().trim().replace("\n", " "));
-        press(dialog);
-    }
-
-    /** Press OK in dialogs that are still there: one that was answered while it was just opening does not go away. */
-    private static void answerAgain() {
-        java.util.Set<java.awt.Window> seen = new java.util.HashSet<>();
+    /** Answer each dialog once its thread waits, and again after a second if it is still there. */
+    private static void answerDialogs() {
+        Map<Dialog, Long> answered = new HashMap<>();
         while (true) {
             try {
-                Thread.sleep(1000);
+                Thread.sleep(20);
             } catch (InterruptedException e) {
                 return;
             }
-            java.util.Set<java.awt.Window> open = new java.util.HashSet<>();
-            for (java.awt.Window window : java.awt.Window.getWindows()) {
+            for (Window window : Window.getWindows()) {
                 if (!(window instanceof Dialog) || !window.isShowing()) continue;
-                open.add(window);
-                if (seen.contains(window)) java.awt.EventQueue.invokeLater(() -> press((Dialog) window));
+                Dialog dialog = (Dialog) window;
+                Long last = answered.get(dialog);
+                long now = System.currentTimeMillis();
+                if (last != null && now - last < 1000 || dialog.isModal() && !someThreadWaits()) continue;
+                answered.put(dialog, now);
+                EventQueue.invokeLater(() -> answer(dialog, last == null));
             }
-            seen = open;
         }
+    }
+
+    private static boolean someThreadWaits() {
+        for (StackTraceElement[] calls : Thread.getAllStackTraces().values())
+            for (StackTraceElement call : calls)
+                if (call.getClassName().equals("java.awt.WaitDispatchSupport") && call.getMethodName().equals("enter")) return true;
+        return false;
+    }
+
+    private static void answer(Dialog dialog, boolean first) {
+        if (first) {
+            fill(dialog);
+            StringBuilder text = new StringBuilder();
+            read(dialog, text);
+            say("DIALOG " + dialog.getTitle() + " | " + text.toString().trim().replace("\n", " "));
+        }
+        press(dialog);
     }
 
     private static void fill(Container container) {
