@@ -27,6 +27,7 @@ ORDER = [
     "consumers",
     "weights",
     "encoders",
+    "shards",
     "extract",
     "forest",
     "sklearn_forest",

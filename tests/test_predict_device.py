@@ -60,7 +60,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torc
 def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[Encoder], None]:
     """Let `predict` find an encoder that forestbridge does not have."""
     return lambda encoder: monkeypatch.setattr(
-        sys.modules["forestbridge.predict"], "encoder_from_spec", lambda spec: encoder
+        sys.modules["forestbridge.predict"], "encoder_from_spec", lambda spec, **_: encoder
     )
 
 

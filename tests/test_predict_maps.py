@@ -28,7 +28,7 @@ def known(monkeypatch: pytest.MonkeyPatch):
     """Let `predict` find an encoder that forestbridge does not have."""
 
     def make(encoder: Encoder) -> None:
-        monkeypatch.setattr(sys.modules["forestbridge.predict"], "encoder_from_spec", lambda spec: encoder)
+        monkeypatch.setattr(sys.modules["forestbridge.predict"], "encoder_from_spec", lambda spec, **_: encoder)
 
     return make
 

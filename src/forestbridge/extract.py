@@ -1,29 +1,26 @@
 """From an image and an encoder to a feature store: plan the shards, compute them, resume what was interrupted."""
 
 import errno
-import hashlib
 import logging
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.encoders.base import Encoder
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, InterruptedRunError, ResourceError, SpecMismatchError, StoreError
 from forestbridge.image import Image, as_image
+from forestbridge.shards import ComputedShard, compute_shards, pixels_hash, read_shard
 from forestbridge.spec import EncoderSpec, require_same_spec
 from forestbridge.stores.base import FeatureStore, ImageFacts
-from forestbridge.stores.grid import MapGrid, Shard, StoreGrid
+from forestbridge.stores.grid import Shard
 from forestbridge.stores.journal import JournalEntry, append_entry, input_hash, read_journal, rewrite_journal
 from forestbridge.stores.lock import WriterLock, writer_lock
 from forestbridge.stores.ome_writer import create_ome_zarr, mark, write_shard
@@ -37,7 +34,6 @@ from forestbridge.stores.ome_zarr import (
     shorten,
 )
 from forestbridge.stores.verify import shard_problem, values_hash
-from forestbridge.threads import pool
 
 _log = logging.getLogger(__name__)
 
@@ -135,7 +131,7 @@ def extract(
                 mark(store, done=False, input_sha256=None)
             _require_disk(store, todo)
             arrays = open_arrays(store.path, store.grid, mode="r+")
-            with closing(_compute_all(image, encoder, store.grid, todo, jobs=jobs)) as results:
+            with closing(compute_shards(image, encoder, store.grid, todo, jobs=jobs)) as results:
                 for result in results:
                     done[result.shard.name] = _keep(store, arrays, result, lock)
                     if progress is not None:
@@ -143,16 +139,6 @@ def extract(
         if todo or not store.done:
             mark(store, done=True, input_sha256=input_hash(done.values()))
     return open_ome_zarr(path)
-
-
-@dataclass(frozen=True)
-class _Result:
-    """A shard that is computed and not yet written."""
-
-    shard: Shard
-    input: str
-    maps: tuple[NDArray, ...]
-    seconds: float
 
 
 def _require_same_run(store: OmeZarrStore, spec: EncoderSpec, facts: ImageFacts, *, compress: bool) -> None:
@@ -192,7 +178,7 @@ def _shards_done(store: OmeZarrStore, image: Image, *, repair: bool) -> dict[str
         entry = entries.get(shard.name)
         if entry is None:
             continue
-        found = _pixels_hash(_read_tile(image, store.grid, shard)[0])
+        found = pixels_hash(read_shard(image, store.grid, shard)[0])
         if found != entry.input:
             raise SpecMismatchError(
                 f"expected the image whose features are in {store.path} ({store.image.source}), found other pixels in "
@@ -221,101 +207,7 @@ def _require_disk(store: OmeZarrStore, todo: Sequence[Shard]) -> None:
         )
 
 
-def _compute_all(
-    image: Image, encoder: Encoder, grid: StoreGrid, todo: Sequence[Shard], *, jobs: int
-) -> Generator[_Result, None, None]:
-    """Yield the shards as they are ready; at most `jobs` wait or run at the same time, so that memory stays bounded."""
-    if jobs == 1:
-        for shard in todo:
-            yield _compute(image, encoder, grid, shard)
-        return
-    waiting = iter(todo)
-    running: set[Future[_Result]] = set()
-    with pool(jobs) as workers:
-        try:
-            while True:
-                for shard in waiting:
-                    running.add(workers.submit(_compute, image, encoder, grid, shard))
-                    if len(running) == jobs:
-                        break
-                if not running:
-                    return
-                ready, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    yield future.result()
-        finally:
-            workers.shutdown(wait=True, cancel_futures=True)
-
-
-def _compute(image: Image, encoder: Encoder, grid: StoreGrid, shard: Shard) -> _Result:
-    start = time.perf_counter()
-    pixels, core = _read_tile(image, grid, shard)
-    maps = encoder.encode(pixels, core)
-    if len(maps) != len(grid.maps):
-        raise ValueError(f"expected {len(grid.maps)} maps from {grid.spec}, found {len(maps)}")
-    stored = tuple(_to_stored(values, grid, m, shard) for m, values in zip(grid.maps, maps, strict=True))
-    return _Result(shard, _pixels_hash(pixels), stored, time.perf_counter() - start)
-
-
-def _read_tile(image: Image, grid: StoreGrid, shard: Shard) -> tuple[NDArray[np.float32], tuple[slice, ...]]:
-    """Return what the encoder gets: core and halo inside the image, and where the core lies in it."""
-    image_slices, core = shard.tile.inside(grid.shape)
-    return image.region(image_slices, t=shard.t, z=shard.z), core
-
-
-def _to_stored(values: NDArray, grid: StoreGrid, m: MapGrid, shard: Shard) -> NDArray:
-    """Return (F, ...) values in the stored dtype; refuse what is not finite there.
-
-    Raises
-    ------
-    ValueError
-        If the encoder returned another shape than its spec says.
-    StoreError
-        If a value is NaN or infinite, or overflows the stored dtype.
-    """
-    region = dict(zip(m.axes, m.region(shard), strict=True))
-    shape = tuple(region[a].stop - region[a].start for a in "c" + grid.spec.axes)
-    if values.shape != shape:
-        raise ValueError(
-            f"expected map {m.spec.name!r} of shard {shard.name} as {shape} from {grid.spec}, found {values.shape}"
-        )
-    if not np.isfinite(values).all():
-        raise StoreError(
-            _bad_values_text(~np.isfinite(values), "finite features", "NaN or infinite values", grid, m, shard)
-        )
-    with np.errstate(over="ignore"):
-        stored = np.ascontiguousarray(values, dtype=np.dtype(grid.spec.dtype).newbyteorder("<"))
-    if not np.isfinite(stored).all():
-        limit = f"features up to {np.finfo(grid.spec.dtype).max:g}, the largest {grid.spec.dtype}"
-        raise StoreError(
-            _bad_values_text(
-                ~np.isfinite(stored), limit, f"values beyond, up to {np.abs(values).max():g}", grid, m, shard
-            )
-        )
-    return stored
-
-
-def _bad_values_text(
-    bad: NDArray[np.bool_], expected: str, found: str, grid: StoreGrid, m: MapGrid, shard: Shard
-) -> str:
-    feature, *cell = np.argwhere(bad)[0].tolist()
-    starts = {a: r.start for a, r in zip(m.axes, m.region(shard), strict=True)}
-    place = " ".join(f"{a}={starts[a] + i}" for a, i in zip(grid.spec.axes, cell, strict=True))
-    return (
-        f"expected {expected} from {grid.spec}, found {int(bad.sum())} {found} in shard {shard.name} of map "
-        f"{m.spec.name!r}, the first in feature {m.spec.channels[feature]!r} at cell {place}; check the image "
-        "there, or use another encoder"
-    )
-
-
-def _pixels_hash(pixels: NDArray[np.float32]) -> str:
-    """Return the sha256 of a shard's input with its shape."""
-    digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels, dtype="<f4").data)
-    return digest.hexdigest()
-
-
-def _keep(store: OmeZarrStore, arrays: Mapping[str, object], result: _Result, lock: WriterLock) -> JournalEntry:
+def _keep(store: OmeZarrStore, arrays: Mapping[str, object], result: ComputedShard, lock: WriterLock) -> JournalEntry:
     """Write a shard, have it on the disk, and only then name it in the journal."""
     start = time.perf_counter()
     lock.check()

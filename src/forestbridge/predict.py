@@ -17,7 +17,15 @@ from forestbridge import engine
 from forestbridge.assemble import KINDS, Classes, Kind, Piece, answer_of, assemble
 from forestbridge.devices import find_gpu
 from forestbridge.encoders.base import Encoder, encoder_from_spec
-from forestbridge.encoders.features import TileOfImage, as_source, check_image, encode_tile, spatial_shape, tiles_of
+from forestbridge.encoders.features import (
+    TileOfImage,
+    as_source,
+    check_image,
+    encode_tile,
+    encode_tiles,
+    spatial_shape,
+    tiles_of,
+)
 from forestbridge.encoders.filters import FilterBank
 from forestbridge.engine import MapPart
 from forestbridge.errors import ForestError, StoreError
@@ -27,7 +35,7 @@ from forestbridge.image import Image, ImageShape
 from forestbridge.prune import drop_unused_filters
 from forestbridge.spec import EncoderSpec, MapSpec, require_same_spec
 from forestbridge.stores import FeatureStore
-from forestbridge.threads import check_threads, in_order
+from forestbridge.threads import ahead, check_threads, in_order
 from forestbridge.tiles import cell_window
 
 if TYPE_CHECKING:
@@ -110,7 +118,7 @@ def predict(
     if isinstance(source, Image):
         image = source
         check_image(forest.spec, image)
-        pieces = _predict_image(image, encoder_from_spec(forest.spec), run)
+        pieces = _predict_image(image, _encoder_on(forest.spec, device), run)
     else:
         image = source.image
         _check_store(source, forest.spec)
@@ -151,7 +159,14 @@ def predict_pieces(
     assert forest.spec is not None
     check_image(forest.spec, image)
     run = _Run(forest, kind, jobs, progress, find_gpu(device), region)
-    yield from _predict_image(image, encoder_from_spec(forest.spec), run)
+    yield from _predict_image(image, _encoder_on(forest.spec, device), run)
+
+
+def _encoder_on(spec: EncoderSpec, device: str) -> Encoder:
+    """Return the encoder of a spec; networks run on the device, and the filter bank where `predict` chooses."""
+    return (
+        encoder_from_spec(spec) if spec.name == "filters" or device == "cpu" else encoder_from_spec(spec, device=device)
+    )
 
 
 def meets(place: TileOfImage, region: tuple[slice, ...]) -> bool:
@@ -209,9 +224,10 @@ def _predict_image(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
 
     def work(place: TileOfImage) -> Piece:
         maps = encode_tile(image, encoder, place)
-        planes = maps[0] if len(maps) == 1 else np.concatenate(maps)
-        stored = planes.astype(encoder.spec.dtype, copy=False)  # the forest was trained on stored values
-        return run.piece(place, engine.predict(forest, stored, threads=1))
+        # the forest was trained on stored values
+        stored = [m.astype(d, copy=False) for m, d in zip(maps, encoder.spec.dtypes, strict=True)]
+        planes = stored[0] if len(stored) == 1 else np.concatenate(stored)
+        return run.piece(place, engine.predict(forest, planes, threads=1))
 
     tiles = run.wanted(_by_squares(tiles_of(encoder.spec, image)))
     yield from run.told(in_order(work, tiles, run.jobs), len(tiles))
@@ -260,7 +276,7 @@ def _predict_bands(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
         for _, slab in groupby(tiles, key=lambda place: (place.t, place.z, place.tile.core[:-2])):
             rows = [list(row) for _, row in groupby(slab, key=lambda place: place.tile.core[:-1])]
             bands = (_encode_band(image, encoder, row, run.jobs) for row in rows)
-            for row, neighbours in zip(rows, _with_neighbours(bands), strict=True):
+            for row, neighbours in zip(rows, _with_neighbours(ahead(bands)), strict=True):
                 work = partial(_classify_in_bands, image, encoder.spec, run, classify, neighbours)
                 yield from in_order(work, run.wanted(row), run.jobs)
 
@@ -268,9 +284,8 @@ def _predict_bands(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
 
 
 def _encode_band(image: Image, encoder: Encoder, row: Sequence[TileOfImage], jobs: int | None) -> _Band:
-    maps = list(in_order(partial(encode_tile, image, encoder), row, jobs))  # per tile, one array per map
-    joined = tuple(np.concatenate(m, axis=-1).astype(encoder.spec.dtype, copy=False) for m in zip(*maps, strict=True))
-    return _Band(row[0].tile.core, joined)
+    maps = encode_tiles(image, encoder, row, jobs)  # per tile, one array per map
+    return _Band(row[0].tile.core, tuple(np.concatenate(m, axis=-1) for m in zip(*maps, strict=True)))
 
 
 def _with_neighbours(bands: Iterator[_Band]) -> Iterator[list[_Band]]:

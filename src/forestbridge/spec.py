@@ -78,7 +78,7 @@ class EncoderSpec:
     interpolation
         How a pixel is looked up in a map of stride > 1.
     dtype
-        Stored dtype of the features; forests are trained on the stored values.
+        Stored dtype of the features; forests are trained on the stored values. A combination stores each part in its own.
     weights
         sha256 of the weight file, None for encoders without weights.
     parts
@@ -99,6 +99,11 @@ class EncoderSpec:
     dtype: Literal["float32", "float16"] = "float32"
     weights: str | None = None
     parts: tuple[Self, ...] = ()
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Stored dtype of each map: the spec's, for a combination those of its parts."""
+        return tuple(d for part in self.parts for d in part.dtypes) if self.parts else (self.dtype,) * len(self.maps)
 
     @property
     def n_features(self) -> int:

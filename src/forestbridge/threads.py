@@ -6,7 +6,7 @@ Work that is done in such a thread already, and would itself be divided, is done
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -53,7 +53,7 @@ def for_each(work: Callable[[T], object], items: Iterable[T], threads: int | Non
         pass
 
 
-def in_order(work: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> Iterator[R]:
+def in_order(work: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> Generator[R, None, None]:
     """Yield the results of `work` in the order of the items.
 
     At most twice as many items as threads are at work or wait to be yielded, so that memory is bounded. When the iteration ends
@@ -74,3 +74,16 @@ def in_order(work: Callable[[T], R], items: Iterable[T], threads: int | None = N
             yield waiting.popleft().result()
     finally:
         workers.shutdown(wait=True, cancel_futures=True)
+
+
+def ahead(items: Generator[T, None, None]) -> Generator[T, None, None]:
+    """Yield items while a thread makes the next one; when the iteration ends early, the one at work is waited for."""
+    end = object()
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="forestbridge") as worker:
+            coming = worker.submit(next, items, end)
+            while (item := coming.result()) is not end:
+                coming = worker.submit(next, items, end)
+                yield item  # type: ignore[misc]
+    finally:
+        items.close()

@@ -8,6 +8,7 @@ import logging
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -142,14 +143,17 @@ def train(
     notes = check_scribbles(scribbles)
     classes = tuple(sorted({c for s in scribbles for c in s.classes}))
     spec = _common_spec(sources, encoder)
+    columns = balanced_columns(spec)
     rows, values = _collect(sources, scribbles, encoder)
+    if len(columns) > spec.n_features:
+        rows = rows[:, columns]
     if (rows == rows[0]).all():
         where = ", ".join(dict.fromkeys(s.source for s in scribbles))
         notes.append(
             f"{where}: all labelled pixels have the same features, so that no class can be told from another: the image has no "
             "contrast there; check that it is the right one"
         )
-    forest = _fit(rows, values, spec, settings, seed=seed, engine=chosen_engine)
+    forest = _fit(rows, values, settings, seed=seed, engine=chosen_engine)
     summary = {
         "preset": preset,
         "engine": chosen_engine,
@@ -158,17 +162,23 @@ def train(
         "pixels": {str(c): int(np.count_nonzero(values == c)) for c in classes},
         "sources": [s.source for s in scribbles],
         "warnings": notes,
-        **_evaluate(forest, values, spec),
+        **_evaluate(forest, values, spec, columns),
     }
     for note in notes:
         log.warning(note)
     class_names, colours = scribbles[0].names, scribbles[0].colours  # shared: those of all classes
     result = forest_from_sklearn(
         forest,
-        spec,
+        None,
         [class_names[c] for c in classes],
         colours=[colours[c] for c in classes],
         trees=_trees_of_intelex(forest, rows, values, settings) if chosen_engine == "sklearnex" else None,
+    )
+    result = replace(
+        result,
+        feature=np.where(result.feature >= 0, columns[result.feature], -1).astype(np.int32),
+        n_features=spec.n_features,
+        spec=spec,
     )
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     if chosen_engine == "sklearnex":
@@ -225,10 +235,26 @@ def _collect(
     return np.concatenate(rows), np.concatenate([labels.values for labels in scribbles])
 
 
+def balanced_columns(spec: EncoderSpec) -> NDArray[np.intp]:
+    """Return the features as the trees are offered them: those of each part of a combination about equally often.
+
+    A split looks at a random choice of features. Of 480 features of a network and 49 filters it would look at filters once in eleven
+    times; so the features of smaller parts stand there several times.
+
+    Returns
+    -------
+    columns
+        (N,) feature numbers, each at least once; without parts 0, 1, 2, ...
+    """
+    sizes = [part.n_features for part in spec.parts] or [spec.n_features]
+    starts = np.cumsum([0, *sizes])
+    parts = [np.arange(start, start + n) for start, n in zip(starts, sizes, strict=False)]
+    return np.concatenate([np.tile(part, max(round(max(sizes) / len(part)), 1)) for part in parts])
+
+
 def _fit(
     rows: NDArray[np.float32],
     values: NDArray[np.int64],
-    spec: EncoderSpec,
     settings: Preset,
     *,
     seed: int,
@@ -240,7 +266,7 @@ def _fit(
     if settings.subsample:
         rarest = np.unique(values, return_counts=True)[1].min()
         share = min(1.0, max(SUBSAMPLE_LEAST, SUBSAMPLE_TREE / len(values), SUBSAMPLE_RAREST / rarest))
-    max_features = "sqrt" if settings.max_features is None else min(settings.max_features, spec.n_features)
+    max_features = "sqrt" if settings.max_features is None else min(settings.max_features, rows.shape[1])
     forest = RandomForestClassifier(
         n_estimators=settings.n_trees,
         max_depth=settings.max_depth,
@@ -277,7 +303,9 @@ def _importances(forest: "RandomForestClassifier") -> NDArray[np.float64]:
     return mean / (mean.sum() or 1)
 
 
-def _evaluate(forest: "RandomForestClassifier", values: NDArray[np.int64], spec: EncoderSpec) -> dict[str, Any]:
+def _evaluate(
+    forest: "RandomForestClassifier", values: NDArray[np.int64], spec: EncoderSpec, columns: NDArray[np.intp]
+) -> dict[str, Any]:
     """Return out-of-bag accuracy and confusion matrix, and the most important features.
 
     A pixel is judged by the trees that did not draw it; a pixel that every tree drew is left out.
@@ -290,7 +318,7 @@ def _evaluate(forest: "RandomForestClassifier", values: NDArray[np.int64], spec:
         for truth in forest.classes_
     ]
     right = int(np.trace(np.asarray(confusion)))
-    importances = _importances(forest)
+    importances = np.bincount(columns, weights=_importances(forest), minlength=spec.n_features)
     order = np.argsort(-importances, kind="stable")[:TOP_FEATURES]
     return {
         "oob_accuracy": right / max(1, int(judged.sum())),

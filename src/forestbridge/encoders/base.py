@@ -1,7 +1,8 @@
 """Encoders: from a tile of raw intensities to its feature maps. Names, the protocol, and `open_encoder`."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,16 +42,35 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchEncoder(Encoder, Protocol):
+    """An encoder that takes several tiles at once."""
+
+    @property
+    def batch(self) -> int | None:
+        """How many; None for one at first, and then as many as fit."""
+        ...
+
+    def encode_batch(
+        self, tiles: Sequence[tuple[NDArray[np.float32], tuple[slice, ...]]]
+    ) -> list[tuple[NDArray[np.float32], ...]]:
+        """Return what `encode` returns of each of the tiles with its core."""
+        ...
+
+
 def open_encoder(name: str = "filters", **options: Any) -> Encoder:
     """Make an encoder.
 
     Parameters
     ----------
     name
-        One of `NAMES`, or a name of FeatureForest's; for deep encoders also with the wanted maps: "sam2_base:s4,s8".
+        One of `NAMES`, or a name of FeatureForest's; for deep encoders also with the wanted maps: "sam2_base:s4,s8". Several
+        with + between are one encoder with the features of all: "sam2_base:s8+filters".
     options
-        Settings of that encoder: see `forestbridge.encoders.filters.open_filter_bank` and
-        `forestbridge.encoders.deep.open_deep_encoder`.
+        Settings of that encoder: see `forestbridge.encoders.filters.open_filter_bank`,
+        `forestbridge.encoders.deep.open_deep_encoder` and `forestbridge.encoders.combined.open_combination`. For deep encoders
+        ``images=[...]`` stands for `channels`, `low` and `high`, which are measured over these images
+        (`forestbridge.encoders.intensity.measure_intensity`).
 
     Raises
     ------
@@ -59,6 +79,10 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
     MissingExtraError
         If a deep encoder is asked for and torch or timm is not installed.
     """
+    if "+" in name:
+        from forestbridge.encoders.combined import open_combination
+
+        return open_combination(name.split("+"), **options)
     if name == "filters":
         from forestbridge.encoders.filters import open_filter_bank
 
@@ -70,12 +94,27 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
 
         if maps is not None:
             options["maps"] = maps
+        if (images := options.pop("images", None)) is not None:
+            from forestbridge.encoders.intensity import measure_intensity
+
+            options |= measure_intensity(images)._asdict()
+        elif not {"low", "high"} <= options.keys():
+            raise ValueError(
+                f"expected the intensities that become 0 and 1 for {deep_name}, found none; give images=[...] to measure them, or "
+                "low=[...] and high=[...], one value per channel"
+            )
         return open_deep_encoder(deep_name, **options)
     raise ValueError(f"expected one of the encoders {', '.join(NAMES)}, found {name!r}; choose one of these")
 
 
-def encoder_from_spec(spec: EncoderSpec) -> Encoder:
+def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
     """Make the encoder that a store, forest or package was made with.
+
+    Parameters
+    ----------
+    options
+        How a deep encoder runs, `device` or `batch` for one: see `forestbridge.encoders.deep.deep_encoder_from_spec`. The filter
+        bank has none of them.
 
     Raises
     ------
@@ -84,6 +123,10 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
     MissingExtraError, WeightsError, ResourceError
         If a deep encoder's libraries or weights are not there.
     """
+    if spec.parts:
+        from forestbridge.encoders.combined import combination_from_spec
+
+        return combination_from_spec(spec, **options)
     if spec.name == "filters":
         from forestbridge.encoders.filters import filter_bank_from_spec
 
@@ -92,7 +135,7 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
         _require_torch(spec.name)
         from forestbridge.encoders.deep import deep_encoder_from_spec
 
-        return deep_encoder_from_spec(spec)
+        return deep_encoder_from_spec(spec, **options)
     raise ValueError(
         f"expected one of the encoders {', '.join(NAMES)}, found {spec.name!r}; update forestbridge to use it"
     )

@@ -67,6 +67,8 @@ class MapGrid:
         A subset of "tczyx" in this order, with c.
     shape, chunks, shards
         In cells, along `axes`; c is never divided.
+    dtype
+        Of the stored features.
     """
 
     spec: MapSpec
@@ -74,6 +76,7 @@ class MapGrid:
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     shards: tuple[int, ...]
+    dtype: str
 
     @property
     def path(self) -> str:
@@ -138,7 +141,7 @@ class StoreGrid:
         total = 0
         for m in self.maps:
             cells = [-(-(r.stop - r.start) // c) * c for r, c in zip(m.region(shard), m.chunks, strict=True)]
-            total += math.prod(cells) * np.dtype(self.spec.dtype).itemsize
+            total += math.prod(cells) * np.dtype(m.dtype).itemsize
         return total
 
 
@@ -158,7 +161,8 @@ def plan_grid(spec: EncoderSpec, image: ImageFacts, *, core: Sequence[int] | Non
     check_names([m.name for m in spec.maps], what="map")
     chosen = tuple(core) if core is not None else _choose_core(spec)
     axes = "".join(a for a in "tczyx" if a == "c" or a.upper() in image.axes or a in spec.axes)
-    return StoreGrid(spec, image, chosen, tuple(_plan_map(spec, m, image, chosen, axes) for m in spec.maps))
+    maps = (_plan_map(spec, m, dtype, image, chosen, axes) for m, dtype in zip(spec.maps, spec.dtypes, strict=True))
+    return StoreGrid(spec, image, chosen, tuple(maps))
 
 
 def check_names(names: Sequence[str], *, what: str) -> None:
@@ -186,12 +190,17 @@ def _choose_core(spec: EncoderSpec) -> tuple[int, ...]:
         return spec.tile
     step = math.lcm(*(math.ceil(m.stride) for m in spec.maps))
     grown = [(*core[:-2], *(-(-n // step) * step for n in core[-2:])) for core in CORES[spec.axes]]
-    cells = [sum(math.prod(core) / m.stride**2 * len(m.channels) for m in spec.maps) for core in grown]
-    fitting = [core for core, n in zip(grown, cells, strict=True) if n * np.dtype(spec.dtype).itemsize <= SHARD_BYTES]
+    per_pixel = sum(
+        len(m.channels) * np.dtype(dtype).itemsize / m.stride**2
+        for m, dtype in zip(spec.maps, spec.dtypes, strict=True)
+    )
+    fitting = [core for core in grown if math.prod(core) * per_pixel <= SHARD_BYTES]
     return fitting[0] if fitting else grown[-1]
 
 
-def _plan_map(spec: EncoderSpec, m: MapSpec, image: ImageFacts, core: tuple[int, ...], axes: str) -> MapGrid:
+def _plan_map(
+    spec: EncoderSpec, m: MapSpec, dtype: str, image: ImageFacts, core: tuple[int, ...], axes: str
+) -> MapGrid:
     per_core = [n / m.stride for n in core[-2:]]
     if any(abs(n - round(n)) > 1e-9 for n in per_core):
         raise ValueError(
@@ -199,7 +208,7 @@ def _plan_map(spec: EncoderSpec, m: MapSpec, image: ImageFacts, core: tuple[int,
             f"stride {m.stride:g}"
         )
     shard = dict(zip(spec.axes, (*core[:-2], *map(round, per_core)), strict=True))
-    itemsize = np.dtype(spec.dtype).itemsize
+    itemsize = np.dtype(dtype).itemsize
     sizes = [c for c in CHUNK_CELLS[spec.axes] if math.prod(c) * len(m.channels) * itemsize <= CHUNK_BYTES]
     wanted = dict(zip(spec.axes, sizes[0] if sizes else CHUNK_CELLS[spec.axes][-1], strict=True))
     chunk = {a: _nearest_divisor(n, wanted[a]) for a, n in shard.items()}
@@ -213,6 +222,7 @@ def _plan_map(spec: EncoderSpec, m: MapSpec, image: ImageFacts, core: tuple[int,
         shape=tuple(shape[a] for a in axes),
         chunks=tuple((one | chunk | features)[a] for a in axes),
         shards=tuple((one | shard | features)[a] for a in axes),
+        dtype=dtype,
     )
 
 

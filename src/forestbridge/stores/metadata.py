@@ -58,7 +58,7 @@ def map_array_document(grid: StoreGrid, m: MapGrid, *, compress: bool) -> dict[s
             "index_location": "end",
         },
     }
-    return _array_document(m.shape, grid.spec.dtype, m.shards, fill="NaN", codecs=[sharding], axes=m.axes)
+    return _array_document(m.shape, m.dtype, m.shards, fill="NaN", codecs=[sharding], axes=m.axes)
 
 
 def labels_document(names: Sequence[str]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def _map_facts(store: OmeZarrStore) -> Iterator[dict[str, Any]]:
             "path": m.path,
             "axes": m.axes,
             "shape": list(m.shape),
-            "dtype": store.spec.dtype,
+            "dtype": m.dtype,
             "stride": m.spec.stride,
             "offset": m.spec.offset,
             "chunks": list(m.chunks),

@@ -1,0 +1,215 @@
+"""Several encoders as one: the same pixels through each, their maps side by side, in one store and one forest.
+
+Each part keeps its own tiles, maps and stored dtype: the tile of the combination is cut into theirs, so that every value is the one that
+the part alone gives.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forestbridge.encoders.base import BatchEncoder, Encoder, encoder_from_spec, open_encoder
+from forestbridge.spec import EncoderSpec
+from forestbridge.tiles import plan_tiles
+
+VERSION = 1
+"""Of the way in which parts are put together."""
+
+MOST_PIXELS = 1536
+"""Side of the largest tile of a combination; memory holds all maps of one."""
+
+FILTER_OPTIONS = {"selection", "compute_in_2d"}
+"""Options that go to the filter bank; others go to the deep encoders, `channels` to all."""
+
+
+def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
+    """Make an encoder of several.
+
+    Parameters
+    ----------
+    names
+        As `open_encoder` takes them, each encoder once.
+    options
+        `channels`; `selection` and `compute_in_2d` for the filter bank; all others for the deep encoders. `weights` may be a mapping
+        from an encoder's name to a file.
+
+    Raises
+    ------
+    ValueError
+        If parts do not go together: different spatial axes or channels, one twice, or tiles without a common multiple.
+    """
+    if images := options.pop("images", None):
+        from forestbridge.encoders.intensity import measure_intensity
+
+        options |= measure_intensity(images)._asdict()
+    parts = []
+    for name in names:
+        if name == "filters":
+            own = {k: v for k, v in options.items() if k in FILTER_OPTIONS or k == "channels"}
+        else:
+            own = {k: v for k, v in options.items() if k not in FILTER_OPTIONS}
+            if isinstance(own.get("weights"), dict):
+                own["weights"] = own["weights"].get(name.split(":")[0])
+        parts.append(open_encoder(name, **own))
+    return CombinedEncoder(parts)
+
+
+def combination_from_spec(spec: EncoderSpec, **options: Any) -> "CombinedEncoder":
+    """Make the encoder of a combination's spec; `options` as for `encoder_from_spec`.
+
+    Raises
+    ------
+    ValueError
+        If the parts do not give this spec.
+    """
+    found = CombinedEncoder([encoder_from_spec(part, **options) for part in spec.parts])
+    if found.spec.fingerprint() != spec.fingerprint():
+        raise ValueError(
+            f"expected a combination of version {VERSION} [{found.spec.fingerprint()}], found version {spec.version} "
+            f"[{spec.fingerprint()}]; use the forestbridge that made it, or extract and train again"
+        )
+    return found
+
+
+def combine_specs(specs: Sequence[EncoderSpec]) -> EncoderSpec:
+    """Return the spec of a combination.
+
+    Raises
+    ------
+    ValueError
+        As `open_combination`.
+    """
+    names = [spec.name for spec in specs]
+    if len(specs) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"expected two or more different encoders with + between them, found {'+'.join(names)}")
+    if len({spec.axes for spec in specs}) > 1 or len({spec.channels for spec in specs}) > 1:
+        shown = ", ".join(f"{s.name} on {s.axes} with {s.channels} channel(s)" for s in specs)
+        raise ValueError(f"expected encoders that see the same pixels, found {shown}; deep encoders see planes")
+    return EncoderSpec(
+        name="+".join(names),
+        version=VERSION,
+        axes=specs[0].axes,
+        channels=specs[0].channels,
+        halo=tuple(max(halo) for halo in zip(*(spec.halo for spec in specs), strict=True)),
+        maps=tuple(
+            replace(m, name=f"{spec.name}.{m.name}", channels=tuple(f"{spec.name}.{c}" for c in m.channels))
+            for spec in specs
+            for m in spec.maps
+        ),
+        intensity={"rule": "parts"},
+        options={},
+        tile=_common_tile(specs),
+        dtype="float32" if any(spec.dtype == "float32" for spec in specs) else "float16",
+        parts=tuple(specs),
+    )
+
+
+def _common_tile(specs: Sequence[EncoderSpec]) -> tuple[int, ...] | None:
+    """Return the smallest core that is a whole number of each part's cores; None where no part has one.
+
+    Raises
+    ------
+    ValueError
+        If it is too large.
+    """
+    cores = [spec.tile for spec in specs if spec.tile is not None]
+    if not cores:
+        return None
+    common = tuple(math.lcm(*sides) for sides in zip(*cores, strict=True))
+    if max(common) > MOST_PIXELS:
+        shown = ", ".join(f"{spec.name} {spec.tile}" for spec in specs if spec.tile is not None)
+        raise ValueError(
+            f"expected tiles whose cores have a common multiple of at most {MOST_PIXELS} pixels, found cores of {shown}; combine "
+            "encoders with equal tiles, or one of them with the filter bank"
+        )
+    return common
+
+
+class _Piece(NamedTuple):
+    """A tile of a part.
+
+    Attributes
+    ----------
+    tile, core
+        As `Encoder.encode` takes them.
+    place
+        Where its core lies in the core of the combination's tile.
+    """
+
+    tile: NDArray[np.float32]
+    core: tuple[slice, ...]
+    place: tuple[slice, ...]
+
+
+class CombinedEncoder:
+    """Several encoders as one; see `forestbridge.encoders.Encoder` and `forestbridge.encoders.base.BatchEncoder`."""
+
+    def __init__(self, parts: Sequence[Encoder]) -> None:
+        self.spec = combine_specs([part.spec for part in parts])
+        self.parts = tuple(parts)
+
+    @property
+    def batch(self) -> int | None:
+        """How many tiles at once: those of its first part that has such a number."""
+        return next((part.batch for part in self.parts if isinstance(part, BatchEncoder)), 1)
+
+    def encode(self, tile: NDArray[np.float32], core: tuple[slice, ...]) -> tuple[NDArray[np.float32], ...]:
+        """Return the maps of a tile's core: those of the first part, then those of the next."""
+        return self.encode_batch([(tile, core)])[0]
+
+    def encode_batch(
+        self, tiles: Sequence[tuple[NDArray[np.float32], tuple[slice, ...]]]
+    ) -> list[tuple[NDArray[np.float32], ...]]:
+        """Return what `encode` returns of each of the tiles with its core."""
+        found: list[tuple[NDArray[np.float32], ...]] = [()] * len(tiles)
+        for part in self.parts:
+            pieces = [_cut(part.spec, tile, core) for tile, core in tiles]
+            flat = [(piece.tile, piece.core) for group in pieces for piece in group]
+            in_batches = isinstance(part, BatchEncoder)
+            maps = iter(part.encode_batch(flat) if in_batches else [part.encode(*piece) for piece in flat])
+            for n, ((_, core), group) in enumerate(zip(tiles, pieces, strict=True)):
+                found[n] += _joined(part.spec, core, group, [next(maps) for _ in group])
+        return found
+
+
+def _cut(spec: EncoderSpec, tile: NDArray[np.float32], core: tuple[slice, ...]) -> list[_Piece]:
+    """Return the tiles of a part that cover a core: its own core's size, grown by its own halo as far as there are pixels."""
+    size = [c.stop - c.start for c in core]
+    pieces = []
+    for piece in plan_tiles(size, spec.tile or size, spec.halo):
+        start = [c.start for c in core]
+        outer = tuple(
+            slice(max(s + o.start, 0), min(s + o.stop, n))
+            for s, o, n in zip(start, piece.outer, tile.shape[1:], strict=True)
+        )
+        inner = tuple(
+            slice(s + c.start - o.start, s + c.stop - o.start) for s, c, o in zip(start, piece.core, outer, strict=True)
+        )
+        pieces.append(_Piece(tile[(slice(None), *outer)], inner, piece.core))
+    return pieces
+
+
+def _joined(
+    spec: EncoderSpec,
+    core: tuple[slice, ...],
+    pieces: Sequence[_Piece],
+    values: Sequence[tuple[NDArray[np.float32], ...]],
+) -> tuple[NDArray[np.float32], ...]:
+    """Return the maps of a part over the whole core."""
+    if len(pieces) == 1:
+        return values[0]
+    joined = []
+    for k, m in enumerate(spec.maps):
+        *planes, y, x = (c.stop - c.start for c in core)
+        whole = np.empty((len(m.channels), *planes, m.n_cells(y), m.n_cells(x)), np.float32)
+        for piece, maps in zip(pieces, values, strict=True):
+            *slabs, rows, columns = piece.place
+            first = [round(s.start / m.stride) for s in (rows, columns)]
+            cells = tuple(slice(f, f + n) for f, n in zip(first, maps[k].shape[-2:], strict=True))
+            whole[(slice(None), *slabs, *cells)] = maps[k]
+        joined.append(whole)
+    return tuple(joined)
