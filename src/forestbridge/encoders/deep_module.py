@@ -16,6 +16,10 @@ CONTAINERS = ("model", "model_state", "state_dict")
 """Keys under which published files keep their tensors, beside other things."""
 
 
+COUNTER = "num_batches_tracked"
+"""Of batches in training; nothing reads it, and converted weights do not have it."""
+
+
 def family_of(name: str) -> ModuleType:
     """Return the module of a network's family: `build_network`, `encoder_part` and `module_names`."""
     match name:
@@ -23,6 +27,22 @@ def family_of(name: str) -> ModuleType:
             from forestbridge.encoders import cellpose
 
             return cellpose
+        case "sam_vit_h" | "micro_sam_lm" | "micro_sam_em":
+            from forestbridge.encoders import sam
+
+            return sam
+        case "mobile_sam":
+            from forestbridge.encoders import mobile_sam
+
+            return mobile_sam
+        case "sam2_large" | "sam2_base":
+            from forestbridge.encoders import sam2
+
+            return sam2
+        case "dinov2":
+            from forestbridge.encoders import dinov2
+
+            return dinov2
     raise ValueError(f"expected a deep encoder, found {name!r}")
 
 
@@ -96,7 +116,8 @@ def build_module(spec: EncoderSpec, part: Mapping[str, Tensor], *, exportable: b
     WeightsError
         If the tensors are not those of the network.
     """
-    network = _empty_network(network_of(spec.name), [m.name for m in spec.maps], exportable=exportable)
+    with torch.device("meta"):  # no time is lost with random numbers
+        network = _empty_network(network_of(spec.name), [m.name for m in spec.maps], exportable=exportable)
     family = family_of(spec.name)
     tensors = {name: value.float() for name, value in family.module_names(part).items()}
     try:
@@ -107,6 +128,11 @@ def build_module(spec: EncoderSpec, part: Mapping[str, Tensor], *, exportable: b
         tensors, strict=False, assign=True
     )  # what is missing are counters of batches, which nothing reads
     return RawNetwork(spec, network).eval()
+
+
+def random_module(spec: EncoderSpec) -> RawNetwork:
+    """Make the module of a spec with the random numbers that it begins training with: for measuring what it costs."""
+    return RawNetwork(spec, _empty_network(network_of(spec.name), [m.name for m in spec.maps], exportable=False)).eval()
 
 
 def convert_checkpoint(network: Network) -> Callable[[Any], dict[str, Tensor]]:
@@ -157,7 +183,7 @@ def _require_fit(module: nn.Module, tensors: Mapping[str, Tensor], name: str) ->
     ValueError
         If names or shapes differ, or a value is not a number.
     """
-    expected = {k: tuple(v.shape) for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    expected = {k: tuple(v.shape) for k, v in module.state_dict().items() if not k.endswith(COUNTER)}
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     missing, strange = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     other = [f"{k} {found[k]} for {expected[k]}" for k in expected if k in found and found[k] != expected[k]]

@@ -58,11 +58,9 @@ class Network:
     inputs
         Numbers of image channels that it takes.
     tile
-        Side of a tile with its halo in image pixels, and `zoom` by which it is enlarged for the network, where nothing is said.
-    zoom
-        See `tile`; None for ``input // tile``.
+        Side of a tile with its halo in image pixels, where nothing is said.
     trained
-        Side of the pictures that the network was trained with, None where any size is as good.
+        Side of the pictures that the network was trained with, up to which smaller tiles are enlarged; None for no enlarging.
     mean, std
         Of the three colours between 0 and 1 that the network was trained with; None for networks that take 0 to 1.
     maps
@@ -185,7 +183,7 @@ NETWORKS: tuple[Network, ...] = (
         (1, 3),
         518,
         (MapPlan("tokens", 384, _PATCH_14),),
-        518,
+        None,
         *_IMAGENET,
     ),
     _sam2("sam2_large", "SAM 2.1 Hiera-L", "the finest maps of the large models; better with a GPU", 212_703_280, 144),
