@@ -18,6 +18,7 @@ from forestbridge.cli import data, demo, fiji, ilastik, package
 from forestbridge.cli.errors import UsageError, error_message, exit_code
 from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
+from forestbridge.cli.instances import instances
 from forestbridge.cli.macro import Outcome, macro_order, run_for_macro
 from forestbridge.cli.messages import messages_on_stderr, say
 from forestbridge.cli.options import HELP, Version, add_macro_options
@@ -50,6 +51,7 @@ app.command(cls=SeveralValues)(extract)
 app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
+app.command(cls=SeveralValues)(instances)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
 app.command()(serve)
