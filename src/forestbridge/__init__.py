@@ -12,7 +12,7 @@ from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
-from forestbridge.objects import Segmentation, instances, open_segmentation
+from forestbridge.objects import Segmentation, baseline, instances, open_segmentation
 from forestbridge.package import About, check_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
@@ -36,6 +36,7 @@ __all__ = [
     "Segmentation",
     "as_image",
     "as_scribbles",
+    "baseline",
     "check_package",
     "export_features",
     "extract",

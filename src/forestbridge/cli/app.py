@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from forestbridge.cli import data, demo, fiji, ilastik, package
+from forestbridge.cli import baseline, data, demo, fiji, ilastik, package
 from forestbridge.cli.errors import UsageError, error_message, exit_code
 from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
@@ -51,6 +51,7 @@ app.command(cls=SeveralValues)(extract)
 app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
+app.add_typer(baseline.app)
 app.command(cls=SeveralValues)(instances)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
