@@ -113,6 +113,15 @@ def test_watershed_of_the_probability() -> None:
     assert len(fb.instances(probabilities, method="probability", h=0.6).objects) == 1
 
 
+def test_background_without_a_table_of_classes() -> None:
+    labels = np.ones((20, 40), np.uint8)
+    labels[4:12, 4:12], labels[4:12, 12:20] = 3, 7
+    values = {chosen: [e.value for e in fb.instances(labels, background=chosen).objects] for chosen in (None, 0, "3")}
+    assert values == {None: [3, 7], 0: [1, 3, 7], "3": [1, 7]}
+    labels[0, 0] = 0
+    assert [e.value for e in fb.instances(labels).objects] == [1, 3, 7]
+
+
 def test_planes_and_volumes() -> None:
     whole = fb.instances(BLOBS)
     planes = fb.instances(BLOBS, plane_by_plane=True)

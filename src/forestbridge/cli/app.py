@@ -24,6 +24,7 @@ from forestbridge.cli.messages import messages_on_stderr, say
 from forestbridge.cli.options import HELP, Version, add_macro_options
 from forestbridge.cli.output import make_stdout_safe
 from forestbridge.cli.parsing import SeveralValues
+from forestbridge.cli.postprocess import postprocess
 from forestbridge.cli.predict import predict
 from forestbridge.cli.qc import qc
 from forestbridge.cli.serve import serve
@@ -52,6 +53,7 @@ app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
 app.add_typer(baseline.app)
+app.command(cls=SeveralValues)(postprocess)
 app.command(cls=SeveralValues)(instances)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)

@@ -37,7 +37,7 @@ ClassName = int | str
 
 
 class Unit(NamedTuple):
-    """Frame and plane; without `z` the whole volume of the frame."""
+    """Frame and plane; without `z` all of the frame: a volume, or a plane where the image has no planes."""
 
     t: int
     z: int | None
@@ -185,7 +185,8 @@ def open_segmentation(
     image = _without_single_channel(image)
     if "C" in image.axes:
         return _probabilities(image, facts, background)
-    found = _values(image) if background is None and _needs_pixels(facts) else set(facts.names)
+    scan = not facts.names or (background is None and _needs_pixels(facts))
+    found = _values(image) if scan else set(facts.names)
     classes = _table(sorted((found - {0}) | set(facts.names)), facts)
     segmentation = Segmentation(image, classes, 0, facts.provenance)
     if background is not None:
@@ -197,7 +198,7 @@ def open_segmentation(
 def units_of(image: Image, *, plane_by_plane: bool = False) -> list[Unit]:
     """Return the units of an image in the order of a file: frames, or the planes of each frame."""
     sizes = image.sizes
-    planes = range(sizes["Z"]) if plane_by_plane or "Z" not in image.axes else [None]
+    planes = range(sizes["Z"]) if plane_by_plane and "Z" in image.axes else [None]
     return [Unit(t, z) for t in range(sizes["T"]) for z in planes]
 
 
