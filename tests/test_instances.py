@@ -1,5 +1,6 @@
 """Objects: the same as scipy's and scikit-image's functions give, numbered through planes and frames, written with their facts."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -304,3 +305,28 @@ def test_vanished_objects_are_told(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.pad(np.ones((3, 3), np.uint8), 5))
     ended = done("instances", tmp_path / "a.tif", "-o", tmp_path / "o.tif", "--method", "erode")
     assert "0 objects" in ended.out and "1 object vanished" in ended.err
+
+
+class _Frames:
+    """Frames that are drawn when they are read."""
+
+    def __init__(self, n: int) -> None:
+        self.shape, self.dtype, self.frame = (n, 200, 200), np.dtype(np.uint8), np.tile(BLOBS[5], (3, 3))[:200, :200]
+
+    def __getitem__(self, key: tuple[slice, ...]) -> NDArray[np.uint8]:
+        return np.stack([np.roll(self.frame, t, 1) for t in range(*key[0].indices(self.shape[0]))])[:, key[1], key[2]]
+
+
+def peak_of_frames(n: int, out: Path) -> int:
+    """Return the peak of the memory that numbering takes, in bytes."""
+    image = fb.Image(_Frames(n), "TYX", {})
+    tracemalloc.start()
+    fb.instances(image, out=out, track=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
+    few, many = peak_of_frames(10, tmp_path / "a.ome.tif"), peak_of_frames(150, tmp_path / "b.ome.tif")
+    assert many - few < 10 * 200 * 200 * 4  # of 140 more frames less than ten stay
