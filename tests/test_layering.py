@@ -45,6 +45,7 @@ ORDER = [
     "package",
     "runner",
     "model",
+    "objects",
     "demo",
     "example",
     "fiji",

@@ -12,6 +12,7 @@ from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
+from forestbridge.objects import Segmentation, baseline, instances, open_segmentation, postprocess
 from forestbridge.package import About, check_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
@@ -32,19 +33,24 @@ __all__ = [
     "PixelForest",
     "Project",
     "Scribbles",
+    "Segmentation",
     "as_image",
     "as_scribbles",
+    "baseline",
     "check_package",
     "export_features",
     "extract",
     "features",
     "forest_from_sklearn",
     "inspect_package",
+    "instances",
     "load_forest",
     "open_encoder",
     "open_package",
+    "open_segmentation",
     "open_store",
     "phantom",
+    "postprocess",
     "predict",
     "quality",
     "read_image",
