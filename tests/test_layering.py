@@ -43,6 +43,7 @@ ORDER = [
     "package",
     "runner",
     "model",
+    "objects",
     "demo",
     "example",
     "fiji",

@@ -12,6 +12,7 @@ from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
+from forestbridge.objects import ObjectTable, measure, write_table
 from forestbridge.package import About, check_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
@@ -29,6 +30,7 @@ __all__ = [
     "EncoderSpec",
     "ForestbridgeError",
     "Image",
+    "ObjectTable",
     "PixelForest",
     "Project",
     "Scribbles",
@@ -41,6 +43,7 @@ __all__ = [
     "forest_from_sklearn",
     "inspect_package",
     "load_forest",
+    "measure",
     "open_encoder",
     "open_package",
     "open_store",
@@ -58,4 +61,5 @@ __all__ = [
     "write_package",
     "write_probabilities",
     "write_project",
+    "write_table",
 ]

@@ -19,6 +19,7 @@ from forestbridge.cli.errors import UsageError, error_message, exit_code
 from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
 from forestbridge.cli.macro import Outcome, macro_order, run_for_macro
+from forestbridge.cli.measure import measure
 from forestbridge.cli.messages import messages_on_stderr, say
 from forestbridge.cli.options import HELP, Version, add_macro_options
 from forestbridge.cli.output import make_stdout_safe
@@ -50,6 +51,7 @@ app.command(cls=SeveralValues)(extract)
 app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
+app.command(cls=SeveralValues)(measure)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
 app.command()(serve)
