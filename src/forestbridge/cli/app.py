@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from forestbridge.cli import data, demo, fiji, ilastik, package
 from forestbridge.cli.errors import UsageError, error_message, exit_code
+from forestbridge.cli.evaluate import evaluate
 from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
 from forestbridge.cli.macro import Outcome, macro_order, run_for_macro
@@ -52,6 +53,7 @@ app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
 app.command(cls=SeveralValues)(measure)
+app.command(cls=SeveralValues)(evaluate)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
 app.command()(serve)

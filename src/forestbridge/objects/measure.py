@@ -223,8 +223,8 @@ def _axes(sums: Sums, dimensions: int, spacing: Sequence[float] | None) -> dict[
     names = ("major", "minor") if dimensions == 2 else ("major", "middle", "minor")
     axes = axes_of(sums, dimensions=dimensions)
     for unit, scale in (("px", None), *([("um", spacing)] if spacing else [])):
-        full = (1.0, 1.0, 1.0) if scale is None else (1.0,) * (3 - dimensions) + tuple(scale)
-        lengths = axes.lengths if scale is None else axes_of(sums, dimensions=dimensions, spacing=full).lengths
+        z, y, x = [1.0] * (3 - len(scale or ())) + list(scale or ())
+        lengths = axes.lengths if scale is None else axes_of(sums, dimensions=dimensions, spacing=(z, y, x)).lengths
         found |= {f"{name}_axis_{unit}": lengths[:, i] for i, name in enumerate(names)}
     if dimensions == 2:
         major, minor = axes.lengths[:, 0], axes.lengths[:, 1]

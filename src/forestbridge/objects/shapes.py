@@ -85,7 +85,8 @@ def perimeters(labels: NDArray[np.integer], pixels: Pixels) -> NDArray[np.float6
     weights[[5, 7, 15, 17, 25, 27]] = 1
     weights[[21, 33]] = np.sqrt(2)
     weights[[13, 23]] = (1 + np.sqrt(2)) / 2
-    return np.bincount(owner, weights[1 + 2 * n_sides + 10 * n_corners], minlength=len(pixels.ids))
+    lengths = weights[1 + 2 * n_sides + 10 * n_corners]
+    return np.bincount(owner, lengths, minlength=len(pixels.ids)).astype(np.float64)
 
 
 def hulls(pixels: Pixels) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
