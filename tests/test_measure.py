@@ -296,7 +296,8 @@ def test_command_for_machines(files: Path) -> None:
     assert done(*arguments, "--dry-run", "--json").json()["channels"] == ["GFP"]
     assert not (files / "t.csv").exists()
     ended = done(*arguments, "--json").json()
-    assert ended == {"objects": len(fb.measure(files / "labels.tif")), "classes": {}, "table": str(files / "t.csv")}
+    written = {"table": str(files / "t.csv"), "rois": None, "geojson": None}
+    assert ended == {"objects": len(fb.measure(files / "labels.tif")), "classes": {}, **written}
     assert "DAPI" not in (files / "t.csv").read_text()
     assert call(*arguments).code == 2
     assert done(*arguments, "--overwrite").out
@@ -305,6 +306,9 @@ def test_command_for_machines(files: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
+        (["labels.tif"], 2, "expected an output, found none; give a table with -o NAME.csv"),
+        (["labels.tif", "--rois", "t.roi"], 2, "expected a name that ends in .zip, found t.roi"),
+        (["labels.tif", "-o", "t.csv", "--geojson", "t.txt"], 2, "expected a name that ends in .geojson or .json"),
         (["labels.tif", "-o", "t.xlsx"], 2, "expected a table named *.csv or *.parquet"),
         (["labels.tif", "-o", "labels.csv/t.csv"], 6, "expected the folder"),
         (["image.ome.tif", "-o", "t.csv"], 3, "expected one number per pixel, found 2 channels"),

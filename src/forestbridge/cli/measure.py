@@ -1,7 +1,8 @@
 """``forestbridge measure``: from label images of objects to tables."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from forestbridge.cli.output import print_json, print_path, print_table, tell
 from forestbridge.cli.places import Places, check_places
 from forestbridge.image import read_image
 from forestbridge.image.source import shown
+from forestbridge.objects.exchange import Draw, check_suffix, drawn_objects, geojson_file, roi_zip
+from forestbridge.objects.labelled import units
 from forestbridge.objects.measure import Measured, measure_units, open_measured
 from forestbridge.objects.tables import ObjectTable, check_table_name, write_table
 
@@ -31,7 +34,14 @@ PlaneByPlane = Annotated[
 
 def measure(
     labels: Annotated[Path, typer.Argument(help="Label image: one number for each object, 0 is none.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Table to write: .csv .parquet")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Table to write: .csv .parquet")] = None,
+    rois: Annotated[Path | None, typer.Option(help="NAME.zip to write: outlines as ImageJ ROIs.")] = None,
+    geojson: Annotated[
+        Path | None, typer.Option(help="NAME.geojson to write: outlines, classes and measurements for QuPath.")
+    ] = None,
+    detections: Annotated[
+        bool, typer.Option("--detections", help="For QuPath: detections, not annotations; for many objects.")
+    ] = False,
     image: Annotated[
         Path | None, typer.Option("--image", "-i", help="The image under it: intensities per channel.")
     ] = None,
@@ -61,21 +71,81 @@ def measure(
     """
     inputs = [path for path in (labels, image, probabilities) if path is not None]
     check_present(inputs)
-    check_table_name(output)
-    check_places(inputs, Places([output], None), overwrite=overwrite)
+    outputs = _check_outputs(inputs, output, rois, geojson, overwrite=overwrite)
     measured = _open(labels, image, probabilities, class_name, channels, axes)
     if dry_run:
-        _print_plan(measured, output, json=json)
+        _print_plan(measured, outputs, json=json)
         return
     with progress_bar(f"measure {labels.name}") as progress:
         counted = _Counted(measured, plane_by_plane=plane_by_plane, progress=progress)
-        write_table(output, counted, overwrite=overwrite)
+        _write(counted, output, rois, geojson, detections=detections, overwrite=overwrite)
     tell(objects=counted.objects)
     if json:
-        print_json({"objects": counted.objects, "classes": dict(counted.classes), "table": str(output)})
+        written = {"table": output, "rois": rois, "geojson": geojson}
+        written = {name: None if path is None else str(path) for name, path in written.items()}
+        print_json({"objects": counted.objects, "classes": dict(counted.classes), **written})
     else:
         _print_summary(counted)
-    print_path(output, json=json)
+    for path in outputs:
+        print_path(path, json=json)
+
+
+def _check_outputs(
+    inputs: Sequence[Path], output: Path | None, rois: Path | None, geojson: Path | None, *, overwrite: bool
+) -> list[Path]:
+    """Return the files that will be written.
+
+    Raises
+    ------
+    ValueError, OutputExistsError, ResourceError, MissingExtraError
+        If there is none, its suffix is another one, it is there, or it cannot be written.
+    """
+    outputs = [path for path in (output, rois, geojson) if path is not None]
+    if not outputs:
+        raise ValueError("expected an output, found none; give a table with -o NAME.csv, or --rois or --geojson")
+    if output is not None:
+        check_table_name(output)
+    if rois is not None:
+        check_suffix(rois, ".zip")
+    if geojson is not None:
+        check_suffix(geojson, ".geojson", ".json")
+    for path in outputs:
+        check_places(inputs, Places([path], None), overwrite=overwrite)
+    return outputs
+
+
+def _write(
+    counted: "_Counted",
+    output: Path | None,
+    rois: Path | None,
+    geojson: Path | None,
+    *,
+    detections: bool,
+    overwrite: bool,
+) -> None:
+    """Write what was asked for in one walk through the planes."""
+    with ExitStack() as stack:
+        draws: list[Draw] = []
+        if rois is not None:
+            draws.append(stack.enter_context(roi_zip(rois, counted.measured, overwrite=overwrite)))
+        if geojson is not None:
+            draws.append(stack.enter_context(geojson_file(geojson, detections=detections, overwrite=overwrite)))
+        tables = _drawn(counted, draws) if draws else iter(counted)
+        if output is not None:
+            write_table(output, tables, overwrite=overwrite)
+        else:
+            for _ in tables:
+                pass
+
+
+def _drawn(counted: "_Counted", draws: Sequence[Draw]) -> Iterator[ObjectTable]:
+    """Yield the tables, and draw the objects of each."""
+    measured, by_plane = counted.measured, counted.plane_by_plane
+    for unit, table in zip(units(measured.labels, plane_by_plane=by_plane), counted, strict=True):
+        for drawn in drawn_objects(measured, unit, table):
+            for draw in draws:
+                draw(drawn)
+        yield table
 
 
 def _open(
@@ -111,14 +181,13 @@ class _Counted:
             self.progress(done, total)
 
 
-def _print_plan(measured: Measured, output: Path, *, json: bool) -> None:
-    with_ = [*measured.channel_names, *measured.class_names]
+def _print_plan(measured: Measured, outputs: Sequence[Path], *, json: bool) -> None:
+    names = [*measured.channel_names, *measured.class_names]
     if json:
-        print_json({"dry_run": True, "table": str(output), "channels": with_})
+        print_json({"dry_run": True, "outputs": [str(path) for path in outputs], "channels": names})
     else:
-        print(
-            f"would measure {shown(measured.labels.source)}{' with ' + ', '.join(with_) if with_ else ''} and write {shown(output)}"
-        )
+        what = f"{shown(measured.labels.source)}{' with ' + ', '.join(names) if names else ''}"
+        print(f"would measure {what} and write {', '.join(map(shown, outputs))}")
 
 
 def _print_summary(counted: _Counted) -> None:
