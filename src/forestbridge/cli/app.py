@@ -24,6 +24,7 @@ from forestbridge.cli.measure import measure
 from forestbridge.cli.messages import messages_on_stderr, say
 from forestbridge.cli.options import HELP, Version, add_macro_options
 from forestbridge.cli.output import make_stdout_safe
+from forestbridge.cli.overlay import overlay
 from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.predict import predict
 from forestbridge.cli.qc import qc
@@ -53,6 +54,7 @@ app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
 app.command(cls=SeveralValues)(measure)
+app.command(cls=SeveralValues)(overlay)
 app.command(cls=SeveralValues)(evaluate)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
