@@ -21,6 +21,7 @@ from forestbridge.encoders.base import Encoder
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, InterruptedRunError, ResourceError, SpecMismatchError, StoreError
 from forestbridge.image import Image, as_image
+from forestbridge.qc.drift import image_statistics
 from forestbridge.spec import EncoderSpec, require_same_spec
 from forestbridge.stores.base import FeatureStore, ImageFacts
 from forestbridge.stores.grid import MapGrid, Shard, StoreGrid
@@ -141,7 +142,8 @@ def extract(
                     if progress is not None:
                         progress(len(done), total)
         if todo or not store.done:
-            mark(store, done=True, input_sha256=input_hash(done.values()))
+            like = image_statistics(image)
+            mark(store, done=True, input_sha256=input_hash(done.values()), image_statistics=like)
     return open_ome_zarr(path)
 
 
