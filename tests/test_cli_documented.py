@@ -76,6 +76,13 @@ def write_objects(folder: Path) -> None:
     tifffile.imwrite(folder / "a_objects.tif", ndimage.label(CELLS.truth == 2)[0].astype(np.uint16))
 
 
+def write_training_set(folder: Path) -> None:
+    """Write an image and its dense masks."""
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", CELLS.image)
+    tifffile.imwrite(folder / "a_masks.tif", ndimage.label(CELLS.truth == 2)[0].astype(np.uint16))
+
+
 def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "small").mkdir()
     write_line(tmp_path / "small")
@@ -84,6 +91,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tifffile.imwrite(f"{name}.tif", phantom((96, 112), classes=2, seed=seed).image)
     tifffile.imwrite("a_labels.tif", CELLS.scribbles)
     write_objects(Path("small"))
+    write_training_set(Path("training"))
     write_nuclei_project(Path("nuclei.ilp"))
     Path("Fiji.app/plugins").mkdir(parents=True)
     Path("recipe").mkdir()

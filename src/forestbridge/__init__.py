@@ -12,7 +12,7 @@ from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
-from forestbridge.objects import ObjectTable, agreement, evaluate, measure, write_table
+from forestbridge.objects import ObjectTable, agreement, evaluate, measure, read_training_set, write_table
 from forestbridge.package import About, check_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
@@ -55,6 +55,7 @@ __all__ = [
     "read_image",
     "read_project",
     "read_scribbles",
+    "read_training_set",
     "train",
     "verify_store",
     "write_forest_package",
