@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score, f1_score, jaccard_score
 
 from command_line import call, done
 from forestbridge.errors import ImageError, LabelError
-from forestbridge.objects import agreement, evaluate
+from forestbridge.objects import annotator_agreement, evaluate
 from forestbridge.objects.scores import THRESHOLDS
 
 
@@ -153,7 +153,7 @@ def test_kappa_by_definition() -> None:
     people = [
         np.where(rng.random(first.shape) < share, first, rng.integers(0, 4, first.shape)) for share in (1, 0.8, 0.5)
     ]
-    found = agreement(people)
+    found = annotator_agreement(people)
     for (a, b, _), kappa in zip(found.pairs, found.kappas, strict=True):
         assert kappa == pytest.approx(cohen_kappa_score(people[a].ravel(), people[b].ravel()))
     votes = np.stack([sum((p == value).astype(int) for p in people).ravel() for value in range(4)], axis=1)  # (N, K)
@@ -161,11 +161,11 @@ def test_kappa_by_definition() -> None:
     chance = ((votes.sum(axis=0) / votes.sum()) ** 2).sum()
     assert found.fleiss == pytest.approx((per_pixel.mean() - chance) / (1 - chance))
     known = np.logical_and.reduce([p > 0 for p in people])
-    sparse = agreement(people, sparse=True)
+    sparse = annotator_agreement(people, sparse=True)
     assert sparse.kappas[2] == pytest.approx(cohen_kappa_score(people[1][known], people[2][known]))
-    assert agreement([first, first, first]).fleiss == 1
-    assert agreement([first * 0, first * 0]).fleiss == 1
-    objects = agreement([cells(0), cells(0, shift=1)], kind="objects")
+    assert annotator_agreement([first, first, first]).fleiss == 1
+    assert annotator_agreement([first * 0, first * 0]).fleiss == 1
+    objects = annotator_agreement([cells(0), cells(0, shift=1)], kind="objects")
     assert objects.kappas[0] == pytest.approx(cohen_kappa_score(cells(0).ravel() > 0, cells(0, shift=1).ravel() > 0))
     assert objects.pairs[0][2].objects == evaluate(cells(0), cells(0, shift=1)).objects
 
@@ -180,7 +180,7 @@ def test_refused() -> None:
     with pytest.raises(ValueError, match=r"expected thresholds above 0 and at most 1, found 50"):
         evaluate(np.zeros((3, 4), int), np.zeros((3, 4), int), thresholds=[50])
     with pytest.raises(ValueError, match=r"expected label images of at least two people, found 1"):
-        agreement([np.zeros((3, 4), int)])
+        annotator_agreement([np.zeros((3, 4), int)])
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_command_of_folders(folders: Path) -> None:
 def test_command_of_people(folders: Path) -> None:
     people = [folders / "truth" / "p_masks.tif", folders / "found" / "p_objects.tif", folders / "truth" / "q_masks.tif"]
     found = done("evaluate", *people, "--agreement", "--kind", "objects", "--json", "--csv", folders / "a.csv").json()
-    assert len(found["pairs"]) == 3 and found["fleiss_kappa"] == agreement(people, kind="objects").fleiss
+    assert len(found["pairs"]) == 3 and found["fleiss_kappa"] == annotator_agreement(people, kind="objects").fleiss
     assert len((folders / "a.csv").read_text().splitlines()) == 4
     assert "Fleiss' kappa" in done("evaluate", *people, "--agreement").out
     assert call("evaluate", *people).code == 2

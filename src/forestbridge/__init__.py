@@ -12,7 +12,7 @@ from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
-from forestbridge.objects import ObjectTable, agreement, evaluate, measure, read_training_set, write_table
+from forestbridge.objects import ObjectTable, annotator_agreement, evaluate, measure, read_training_set, write_table
 from forestbridge.package import About, check_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
@@ -34,7 +34,7 @@ __all__ = [
     "PixelForest",
     "Project",
     "Scribbles",
-    "agreement",
+    "annotator_agreement",
     "as_image",
     "as_scribbles",
     "check_package",

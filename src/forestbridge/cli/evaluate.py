@@ -18,7 +18,7 @@ from forestbridge.errors import ImageError
 from forestbridge.files import new_file
 from forestbridge.image import base_name, is_image_folder
 from forestbridge.image.source import shown
-from forestbridge.objects.evaluate import Agreement, Evaluation, Kind, agreement, pooled
+from forestbridge.objects.evaluate import AnnotatorAgreement, Evaluation, Kind, annotator_agreement, pooled
 from forestbridge.objects.evaluate import evaluate as compare
 from forestbridge.objects.scores import THRESHOLDS
 
@@ -175,7 +175,7 @@ def _agree(
     if dry_run:
         _print_plan([(path, paths[0]) for path in paths[1:]], json=json)
         return
-    found = agreement(paths, kind=kind, **options)
+    found = annotator_agreement(paths, kind=kind, **options)
     document = found.describe()
     if csv is not None:
         _write_csv(csv, document["pairs"], overwrite=overwrite)
@@ -225,7 +225,7 @@ def _print_list(done: Sequence[Evaluation]) -> None:
     print_table(f"{len(done)} pairs", ["segmentation", score, "mean IoU"], rows)
 
 
-def _print_agreement(found: Agreement) -> None:
+def _print_agreement(found: AnnotatorAgreement) -> None:
     rows = []
     for (a, b, pair), kappa in zip(found.pairs, found.kappas, strict=True):
         numbers = [pair.accuracy, pair.mean_dice, pair.mean_iou, kappa]

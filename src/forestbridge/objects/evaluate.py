@@ -104,7 +104,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class AnnotatorAgreement:
     """How well label images of one picture by several people agree.
 
     Attributes
@@ -178,14 +178,14 @@ def evaluate(
     return _evaluation([o for [o] in found], images, kind=kind, sparse=sparse, thresholds=thresholds)
 
 
-def agreement(
+def annotator_agreement(
     labels: Sequence[Source],
     *,
     kind: Kind = "classes",
     sparse: bool = False,
     plane_by_plane: bool = False,
     axes: str | None = None,
-) -> Agreement:
+) -> AnnotatorAgreement:
     """Compare label images of one picture by several people.
 
     Parameters
@@ -219,7 +219,7 @@ def agreement(
         total = reduce(added, overlaps)
         totals.append(total if kind == "classes" else _as_foreground(total))
     sources = tuple(image.source if image.source != "array" else f"array {n}" for n, image in enumerate(images))
-    return Agreement(sources, tuple(pairs), tuple(map(cohens_kappa, totals)), fleiss_kappa(totals))
+    return AnnotatorAgreement(sources, tuple(pairs), tuple(map(cohens_kappa, totals)), fleiss_kappa(totals))
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
