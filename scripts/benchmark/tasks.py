@@ -138,6 +138,26 @@ TASKS = (
         ),
         "accuracy",
     ),
+    Task(
+        "smoothing",
+        "Smoothing a mask",
+        "Closing, 25 iterations of mean curvature smoothing, Otsu's threshold: FeatureForest's post-processing of one class.",
+        Problem(),
+        (Contender("smoothing_forestbridge", OURS), Contender("smoothing_numpy", "numpy, as the formula is written")),
+        "labels",
+    ),
+    Task(
+        "objects",
+        "Connected components",
+        "A mask of many regions to numbered objects; pixels that touch at corners are one object.",
+        Problem(),
+        (
+            Contender("objects_forestbridge", OURS),
+            Contender("objects_scipy", "scipy.ndimage.label"),
+            Contender("objects_skimage", "scikit-image's label"),
+        ),
+        "labels",
+    ),
 )
 
 SCALING = (0.25, 1, 4, 16, 64, 400)

@@ -12,7 +12,19 @@ from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
-from forestbridge.objects import ObjectTable, annotator_agreement, evaluate, measure, read_training_set, write_table
+from forestbridge.objects import (
+    ObjectTable,
+    Segmentation,
+    annotator_agreement,
+    baseline,
+    evaluate,
+    instances,
+    measure,
+    open_segmentation,
+    postprocess,
+    read_training_set,
+    write_table,
+)
 from forestbridge.package import About, check_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
@@ -34,9 +46,11 @@ __all__ = [
     "PixelForest",
     "Project",
     "Scribbles",
+    "Segmentation",
     "annotator_agreement",
     "as_image",
     "as_scribbles",
+    "baseline",
     "check_package",
     "evaluate",
     "export_features",
@@ -44,12 +58,15 @@ __all__ = [
     "features",
     "forest_from_sklearn",
     "inspect_package",
+    "instances",
     "load_forest",
     "measure",
     "open_encoder",
     "open_package",
+    "open_segmentation",
     "open_store",
     "phantom",
+    "postprocess",
     "predict",
     "quality",
     "read_image",

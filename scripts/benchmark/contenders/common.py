@@ -48,3 +48,12 @@ def session(path: Path):
 def versions() -> dict[str, str]:
     """Return the version of scikit-learn."""
     return {"scikit-learn": sklearn_version}
+
+
+def grains(folder: Path) -> NDArray[np.bool_]:
+    """Return a (Y, X) bool mask with many regions and rough borders: where the blurred image is brighter than the light around."""
+    from scipy import ndimage
+
+    [image] = load(folder, "image")
+    blurred = ndimage.gaussian_filter(image.astype(np.float32), 2)
+    return blurred > ndimage.gaussian_filter(blurred, 16)

@@ -14,11 +14,12 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from forestbridge.cli import data, demo, fiji, ilastik, package
+from forestbridge.cli import baseline, data, demo, fiji, ilastik, package
 from forestbridge.cli.errors import UsageError, error_message, exit_code
 from forestbridge.cli.evaluate import evaluate
 from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
+from forestbridge.cli.instances import instances
 from forestbridge.cli.macro import Outcome, macro_order, run_for_macro
 from forestbridge.cli.measure import measure
 from forestbridge.cli.messages import messages_on_stderr, say
@@ -26,6 +27,7 @@ from forestbridge.cli.options import HELP, Version, add_macro_options
 from forestbridge.cli.output import make_stdout_safe
 from forestbridge.cli.overlay import overlay
 from forestbridge.cli.parsing import SeveralValues
+from forestbridge.cli.postprocess import postprocess
 from forestbridge.cli.predict import predict
 from forestbridge.cli.qc import qc
 from forestbridge.cli.serve import serve
@@ -53,6 +55,9 @@ app.command(cls=SeveralValues)(extract)
 app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)
 app.command(cls=SeveralValues)(predict)
+app.add_typer(baseline.app)
+app.command(cls=SeveralValues)(postprocess)
+app.command(cls=SeveralValues)(instances)
 app.command(cls=SeveralValues)(measure)
 app.command(cls=SeveralValues)(overlay)
 app.command(cls=SeveralValues)(evaluate)

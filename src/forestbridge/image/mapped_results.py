@@ -84,7 +84,7 @@ def create_imagej_tiff(path: Path, info: ResultInfo) -> MappedTarget:
         If ImageJ cannot open such pixels.
     """
     dtype = info.dtype
-    if dtype == np.dtype("u4") and info.is_labels and max(info.classes, default=0) <= EXACT_FLOAT32:
+    if dtype == np.dtype("u4") and info.is_labels and info.largest <= EXACT_FLOAT32:
         dtype = np.dtype("f4")  # ImageJ has no integers of 32 bits, and floats hold these exactly
     if dtype not in (np.dtype("u1"), np.dtype("u2"), np.dtype("f4")):
         raise ValueError(
@@ -102,12 +102,13 @@ def create_imagej_tiff(path: Path, info: ResultInfo) -> MappedTarget:
     metadata: dict[str, object] = {"axes": axes, "unit": "micron" if size else "pixel"}
     metadata |= {"spacing": size["z"]} if "z" in size and "Z" in axes else {}
     metadata |= {"finterval": info.frame_interval} if info.frame_interval is not None and "T" in axes else {}
-    if (limits := (0.0, float(max(info.classes, default=1))) if info.is_labels else info.limits) is not None:
+    if (limits := (0.0, float(info.largest or 1)) if info.is_labels else info.limits) is not None:
         metadata["min"], metadata["max"] = limits
     metadata["Info"] = "".join(f"{k}: {v}\n" for k, v in info.facts().items())
     colours: dict[str, Any] = {"photometric": "minisblack"}
-    if info.is_labels and max(info.classes, default=0) < 256:
-        metadata["max"] = 255.0  # then label k is shown in colour k of the table
+    if info.is_labels and (info.largest < 256 or info.n_objects is not None):
+        if info.largest < 256:
+            metadata["max"] = 255.0  # then label k is shown in colour k of the table
         if info.dtype.itemsize == 1:  # ImageJ takes the table of an image without channels from the palette alone
             colours = {"photometric": "palette", "colormap": info.lookup_table().astype(np.uint16) * 257}
         else:

@@ -36,9 +36,7 @@ class PngTarget:
                 file.write(b"\x89PNG\r\n\x1a\n")
                 # 8 bits, colour type 3 (palette), deflate, standard filters, not interlaced
                 file.write(_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)))
-                palette = np.zeros((256, 3), np.uint8)
-                palette[list(self.info.classes)] = self.info.rgb()
-                file.write(_chunk(b"PLTE", palette.tobytes()))
+                file.write(_chunk(b"PLTE", self.info.lookup_table().T.tobytes()))
                 if "x" in self.info.pixel_size and "y" in self.info.pixel_size:
                     per_metre = [round(1e6 / self.info.pixel_size[a]) for a in "xy"]
                     file.write(_chunk(b"pHYs", struct.pack(">IIB", *per_metre, 1)))

@@ -1,5 +1,6 @@
 """What stands beside the pixels of a result: axes, sizes, classes; and the check of every block that is written."""
 
+import colorsys
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forestbridge.image.image import AXES
+
+
+def _object_colours() -> NDArray[np.uint8]:
+    """Return (3, 255) colours whose neighbours differ: the hue goes on by the golden angle, saturation and brightness take turns."""
+    rgb = [colorsys.hsv_to_rgb(k * 0.618034 % 1, (0.9, 0.55)[k % 2], (1.0, 0.85, 0.7)[k % 3]) for k in range(255)]
+    return np.rint(np.array(rgb).T * 255).astype(np.uint8)
+
+
+OBJECT_COLOURS = _object_colours()
+"""Colours of objects 1 to 255."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,8 @@ class ResultInfo:
         What the pixels are, where a format has a place for it: "probabilities", "uncertainty", "features"; always "labels" for these.
     limits
         Smallest and largest value of floats, for display; None where they are not known.
+    n_objects
+        Of labels whose values are objects 1, 2, … n, not classes, their number: each is shown in a colour of its own. None for classes.
     """
 
     axes: str
@@ -48,6 +61,7 @@ class ResultInfo:
     provenance: Mapping[str, str] = field(default_factory=dict)
     title: str = "probabilities"
     limits: tuple[float, float] | None = (0.0, 1.0)
+    n_objects: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
@@ -68,6 +82,8 @@ class ResultInfo:
             raise ValueError(f"expected colours as #rrggbb, found {bad}")
         if "C" in self.axes and self.sizes["C"] != len(self.classes):
             raise ValueError(f"expected a class axis of length {len(self.classes)}, found {self.sizes['C']}")
+        if self.n_objects is not None and (self.classes or not self.is_labels):
+            raise ValueError("expected labels without classes for objects, found classes or floats")
         if self.is_labels and "C" in self.axes:
             raise ValueError(f"expected labels without a class axis, found axes {self.axes} of {self.dtype}")
 
@@ -86,13 +102,20 @@ class ResultInfo:
         """Bytes of all pixels."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
+    @property
+    def largest(self) -> int:
+        """Largest label value: of the classes, or of the objects; 0 if there is none."""
+        return max(self.classes, default=0) if self.n_objects is None else self.n_objects
+
     def rgb(self) -> list[tuple[int, int, int]]:
         """Return the colours as numbers from 0 to 255."""
         return [(int(c[1:3], 16), int(c[3:5], 16), int(c[5:7], 16)) for c in self.colours]
 
     def lookup_table(self) -> NDArray[np.uint8]:
-        """Return (3, 256) colours: label k in its class's colour, anything else black."""
+        """Return (3, 256) colours: label k in its class's colour, objects in different ones, anything else black."""
         table = np.zeros((3, 256), np.uint8)
+        if self.n_objects is not None:
+            table[:, 1:] = OBJECT_COLOURS
         for value, colour in zip(self.classes, self.rgb(), strict=True):
             table[:, value] = colour
         return table
@@ -101,7 +124,8 @@ class ResultInfo:
         """Return classes and provenance as short texts, for formats that keep such."""
         word = "class" if self.title != "features" else "feature"
         classes = {f"{word} {v}": f"{n} {c}" for v, n, c in zip(self.classes, self.names, self.colours, strict=True)}
-        return {**classes, **dict(self.provenance)}
+        objects = {} if self.n_objects is None else {"objects": str(self.n_objects)}
+        return {**classes, **objects, **dict(self.provenance)}
 
 
 class ResultWriter(Protocol):

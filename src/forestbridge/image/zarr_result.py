@@ -185,6 +185,8 @@ def _channel(name: str, colour: str, limits: tuple[float, float] | None) -> dict
 
 
 def _image_label(info: ResultInfo) -> dict[str, Any]:
+    if info.n_objects is not None:  # viewers give objects colours of their own
+        return {"version": "0.5", "source": {"image": "../../"}}
     values = [int(v) for v in info.classes]
     return {
         "version": "0.5",
