@@ -192,7 +192,7 @@ def _table(measured: Measured, sums: Sums, t: int, z: int | None, shapes: Mappin
     for name, values in zip(measured.channel_names, sums.channels, strict=True):
         columns |= _intensity_columns(name, values, sums.count)
     shares = zip(measured.class_names, sums.shares, strict=True)
-    return ObjectTable(columns | {f"probability_{name}": values.mean for name, values in shares})
+    return ObjectTable(columns | {f"probability_{name}": values.total / sums.count for name, values in shares})
 
 
 def _classes(measured: Measured, sums: Sums) -> NDArray | None:
@@ -200,7 +200,7 @@ def _classes(measured: Measured, sums: Sums) -> NDArray | None:
         return np.full(len(sums.ids), measured.class_name)
     if not sums.shares:
         return None
-    best = np.stack([values.mean for values in sums.shares]).argmax(axis=0)
+    best = np.stack([values.total for values in sums.shares]).argmax(axis=0)
     return np.array(measured.class_names)[best]
 
 
@@ -253,5 +253,10 @@ def _plane_shapes(
 
 def _intensity_columns(name: str, values: Intensities, count: NDArray[np.int64]) -> dict[str, NDArray]:
     """Return the columns of a channel, in its grey values."""
-    found = {"mean": values.mean, "min": values.low, "max": values.high, "std": np.sqrt(values.squares / count)}
-    return {f"intensity_{what}_{name}": v for what, v in {**found, "sum": values.mean * count}.items()}
+    found = {
+        "mean": values.total / count,
+        "min": values.low,
+        "max": values.high,
+        "std": np.sqrt(values.squares / count),
+    }
+    return {f"intensity_{what}_{name}": v for what, v in {**found, "sum": values.total}.items()}

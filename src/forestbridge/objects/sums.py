@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 class Intensities(NamedTuple):
     """Values of one channel in each object: (N,) float64; `squares` is the sum of squared distances from the mean."""
 
-    mean: NDArray[np.float64]
+    total: NDArray[np.float64]
     squares: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -121,11 +121,11 @@ def _intensities(pixels: Pixels, plane: NDArray) -> Intensities:
     if not len(pixels.ids):
         return Intensities(*(np.zeros(0) for _ in range(4)))
     values = plane.ravel()[pixels.place].astype(np.float64)
-    mean = np.add.reduceat(values, pixels.start) / pixels.count
+    total = np.add.reduceat(values, pixels.start)
     low, high = np.minimum.reduceat(values, pixels.start), np.maximum.reduceat(values, pixels.start)
-    values -= mean[pixels.owner]
+    values -= (total / pixels.count)[pixels.owner]
     values *= values
-    return Intensities(mean, np.add.reduceat(values, pixels.start), low, high)
+    return Intensities(total, np.add.reduceat(values, pixels.start), low, high)
 
 
 def put_together(a: Sums, b: Sums) -> Sums:
@@ -163,8 +163,8 @@ def put_together(a: Sums, b: Sums) -> Sums:
 
 
 def _joined(a: Intensities, b: Intensities, n_a: NDArray, n_b: NDArray, spread) -> Intensities:
-    mean_a, mean_b = spread(a.mean, b.mean)
-    n = n_a + n_b
-    squares = sum(spread(a.squares, b.squares)) + n_a * n_b / n * (mean_b - mean_a) ** 2
+    total_a, total_b = spread(a.total, b.total)
+    apart = total_b / np.maximum(n_b, 1) - total_a / np.maximum(n_a, 1)  # counts only where both have pixels
+    squares = sum(spread(a.squares, b.squares)) + n_a * n_b / (n_a + n_b) * apart**2
     low, high = np.minimum(*spread(a.low, b.low, np.inf)), np.maximum(*spread(a.high, b.high, -np.inf))
-    return Intensities((n_a * mean_a + n_b * mean_b) / n, squares, low, high)
+    return Intensities(total_a + total_b, squares, low, high)
