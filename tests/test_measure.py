@@ -1,6 +1,7 @@
 """Measurements of objects: the numbers are those of the label image, of brute force, and of skimage.measure.regionprops."""
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -241,15 +242,16 @@ def test_csv_brings_every_number_back(tmp_path: Path) -> None:
             assert [float(v) if v else np.nan for v in found] == pytest.approx(column.tolist(), rel=0, nan_ok=True)
 
 
+def test_parquet_needs_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # as where it is not installed
+    with pytest.raises(MissingExtraError, match=r"a Parquet table needs the extra 'formats', which is not installed"):
+        write_table(tmp_path / "t.parquet", fb.measure(blobs((20, 30), 1.5)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_parquet_brings_every_number_back(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="the extra 'formats' is not installed")
     table = fb.measure(blobs((60, 70), 1.5), class_name="cell")
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        with pytest.raises(MissingExtraError, match=r"a Parquet table needs the extra 'formats'"):
-            write_table(tmp_path / "t.parquet", table)
-        assert not list(tmp_path.iterdir())
-        return
     write_table(tmp_path / "t.parquet", [table, table])
     found = parquet.read_table(tmp_path / "t.parquet")
     assert found.column_names == list(table.columns) and found.num_rows == 2 * len(table)
