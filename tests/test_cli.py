@@ -159,7 +159,8 @@ def test_dry_runs_write_nothing(line: Path) -> None:
     assert done(*train, "--json").json()["scribbles"][0]["warnings"] == []
     predict = ["predict", "line/a.tif", "--forest", "line/a.forest", "-o", "x.png", "--dry-run"]
     assert done(*predict).out == "would write the labels of line/a.tif to x.png\n"
-    assert done(*predict, "--json").json() == {"dry_run": True, "outputs": ["x.png"], "failed": []}
+    drift = [{"input": "line/a.tif", "compared": True, "notes": []}]
+    assert done(*predict, "--json").json() == {"dry_run": True, "outputs": ["x.png"], "failed": [], "drift": drift}
     fused = ["package", "fused", "line/a.forest", "-o", "x.zip", "--dry-run"]
     assert done(*fused).out == "would write x.zip with onnx and torchscript weights\n"
     assert done(*fused, "--json", "--formats", "onnx").json()["formats"] == ["onnx"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from scipy import ndimage
 from typer.main import get_command
 
 import forestbridge as fb
@@ -70,6 +71,18 @@ def write_nuclei_project(path: Path) -> None:
     fb.write_project(path, forest, [(fb.as_image(sample.image), fb.as_scribbles(sample.scribbles))])
 
 
+def write_objects(folder: Path) -> None:
+    """Write the label image that the examples name: the cells of a.tif, numbered."""
+    tifffile.imwrite(folder / "a_objects.tif", ndimage.label(CELLS.truth == 2)[0].astype(np.uint16))
+
+
+def write_training_set(folder: Path) -> None:
+    """Write an image and its dense masks."""
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", CELLS.image)
+    tifffile.imwrite(folder / "a_masks.tif", ndimage.label(CELLS.truth == 2)[0].astype(np.uint16))
+
+
 def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "small").mkdir()
     write_line(tmp_path / "small")
@@ -77,6 +90,8 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, name in enumerate(("a", "b", "c")):
         tifffile.imwrite(f"{name}.tif", phantom((96, 112), classes=2, seed=seed).image)
     tifffile.imwrite("a_labels.tif", CELLS.scribbles)
+    write_objects(Path("small"))
+    write_training_set(Path("training"))
     write_nuclei_project(Path("nuclei.ilp"))
     Path("Fiji.app/plugins").mkdir(parents=True)
     Path("recipe").mkdir()

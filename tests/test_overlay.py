@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image as Pillow
 
+from command_line import call, done
 from forestbridge.errors import OutputExistsError
 from forestbridge.image import write_overlay
-from forestbridge.image.overlay import draw_overlay
+from forestbridge.image.overlay import draw_overlay, object_colours
 
 RED_GREEN = {1: "#ff0000", 7: "#00ff00"}
 RAMP = np.tile(np.linspace(100, 900, 50), (40, 1))[None].astype(np.uint16)  # (1, Y, X)
@@ -92,3 +94,55 @@ def test_what_does_not_fit_is_refused(change, message):
 def test_other_formats_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected an overlay named \.png, found o\.jpg"):
         write_overlay(tmp_path / "o.jpg", RAMP, np.zeros((40, 50), int), {})
+
+
+def test_colours_of_objects_are_their_own():
+    colours = object_colours(range(1, 60_001))
+    assert object_colours([7]) == {7: colours[7]}
+    assert len(set(colours.values())) > 5000
+    rgb = {v: np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for v, c in colours.items() if v < 300}
+    for value in range(1, 290):
+        for beside in range(1, 6):
+            assert np.abs(rgb[value] - rgb[value + beside]).sum() > 60, (value, beside)
+
+
+@pytest.fixture
+def stack(tmp_path):
+    labels = np.zeros((2, 3, 20, 30), np.uint16)
+    labels[:, 1, 4:12, 5:15] = 300
+    labels[1, 2, 4:12, 5:15] = 2
+    tifffile.imwrite(tmp_path / "l.tif", labels, imagej=True, metadata={"axes": "TZYX"})
+    tifffile.imwrite(tmp_path / "i.tif", np.zeros_like(labels), imagej=True, metadata={"axes": "TZYX"})
+    return tmp_path
+
+
+def test_command_fills_or_outlines(stack):
+    colour = [int(object_colours([300])[300][i : i + 2], 16) for i in (1, 3, 5)]
+    ended = done("overlay", stack / "i.tif", stack / "l.tif", "-o", stack / "o.png", "--contour", "2")
+    assert "drawing plane 1, the middle one of 3; choose another with --plane" in ended.err
+    picture = np.asarray(Pillow.open(stack / "o.png"))
+    line = (picture == colour).all(axis=-1)
+    assert line.sum() == 8 * 10 - 4 * 6 and not picture[6:10, 7:13].any()
+    done("overlay", stack / "i.tif", stack / "l.tif", "-o", stack / "o.png", "--overwrite")
+    picture = np.asarray(Pillow.open(stack / "o.png"))
+    np.testing.assert_allclose(picture[4:12, 5:15], np.broadcast_to(np.array(colour) * 0.4, (8, 10, 3)), atol=1)
+    done(
+        "overlay", stack / "i.tif", stack / "l.tif", "-o", stack / "f.png", "--plane", "2", "--frame", "1", "--classes"
+    )
+    assert np.asarray(Pillow.open(stack / "f.png")).any()
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["-o", "o.jpg"], 2, "expected an overlay named .png"),
+        (["-o", "o.png", "--plane", "3"], 3, "expected a plane below 3 and a frame below 2, found plane 3 and frame 0"),
+        (["-o", "o.png", "--axes", "TYX"], 3, "expected axes as 4 different letters"),
+    ],
+)
+def test_command_refuses(stack, arguments, code, message, monkeypatch):
+    monkeypatch.chdir(stack)
+    ended = call("overlay", "i.tif", "l.tif", *arguments)
+    assert ended.code == code and message in ended.err, ended.err
+    assert done("overlay", "i.tif", "l.tif", "-o", "o.png", "--dry-run", "--json").json()["plane"] == 1
+    assert not (stack / "o.png").exists()

@@ -1,6 +1,9 @@
 """Quality control: what is drawn into synthetic images is what `quality` finds and `forestbridge qc` says."""
 
+import base64
 import csv
+import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,9 @@ from scipy import ndimage
 import forestbridge as fb
 from command_line import CELLS, call, done, write_images
 from forestbridge.cli.qc import sparkline
+from forestbridge.cli.qc_page import BRIGHT
+from forestbridge.cli.qc_plot import View, counted
+from forestbridge.cli.sources import Reading
 from forestbridge.errors import ImageError
 from forestbridge.image import as_image
 from forestbridge.phantom import phantom
@@ -475,11 +481,65 @@ def test_plot(folder: Path) -> None:
 
 
 def test_plot_of_many(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("forestbridge.cli.qc.PANELS", 2)
+    monkeypatch.setattr("forestbridge.cli.qc_plot.PANELS", 2)
     ended = done("qc", "a.tif", "rgb.tif", "--plot", "q.png")
     assert "q.png holds the first 2 of 4 histograms; draw the others with fewer images at a time" in ended.err
     with Picture.open("q.png") as picture:
         assert picture.size == (2 * 4 * 80, 224)
+
+
+def test_plot_of_a_plane_and_a_range(folder: Path) -> None:
+    np.save("z.npy", stack()[0])
+    done("qc", "z.npy", "--axes", "ZYX", "--plot", "q.svg", "--slice", "2", "--range", "200,1200")
+    text = Path("q.svg").read_text(encoding="utf-8")
+    assert "z.npy, channel 0, z=2" in text
+    done("qc", "z.npy", "--axes", "ZYX", "--plot", "r.svg", "--slice", "2", "--range", "200,1200")
+    assert Path("r.svg").read_text(encoding="utf-8") == text
+    ended = call("qc", "z.npy", "--axes", "ZYX", "--plot", "s.svg", "--slice", "4")
+    assert ended.code == 3 and "expected --slice below 4, found 4; planes count from 0" in ended.err
+    assert not Path("s.svg").exists()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("limits", [None, (10.0, 100.0)])
+def test_histogram_of_a_plane(dtype: str, limits: tuple[float, float] | None) -> None:
+    image = as_image(np.random.default_rng(0).integers(0, 250, (3, 40, 50)).astype(dtype), axes="ZYX")
+    [channel] = fb.quality(image).channels
+    found = counted(image, channel, View(Reading(), 1, limits))
+    plane = image.plane(0, 1)[0]
+    assert found is not None
+    low, high = limits or (plane.min(), plane.max())
+    assert sum(found.counts) == pytest.approx(((plane >= low) & (plane <= high)).sum(), abs=10 if limits else 0)
+    wanted = np.histogram(plane, found.edges())[0]
+    assert list(found.counts) == wanted.tolist()
+    assert (
+        counted(
+            as_image(np.full((2, 2), np.nan)),
+            fb.quality(np.full((2, 2), np.nan)).channels[0],
+            View(Reading(), None, (0, 1)),
+        )
+        is None
+    )
+
+
+def test_page(folder: Path) -> None:
+    clipped = np.clip(noisy(5) / 12 + 10, 1, 254).astype("uint8")
+    clipped[:20, :30] = 255
+    tifffile.imwrite("<b>clipped.tif", clipped)
+    ended = call("qc", "a.tif", "stack.tif", "<b>clipped.tif", "constant.tif", "--html", "q.html")
+    assert ended.code == 1
+    text = Path("q.html").read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>") and text.endswith("</html>\n") and "<b>" not in text
+    assert '&lt;b&gt;clipped.tif: <span class="look">look</span>' in text
+    assert "of the pixels of channel 0 are at the highest possible value 255" in text
+    assert "record it again: what is missing cannot be computed back" in text
+    assert "possible values 0 to 65535, 12 bits used" in text and "the sharpest plane" in text
+    pictures = [base64.b64decode(p) for p in re.findall(r'src="data:image/png;base64,([^"]*)"', text)]
+    assert len(pictures) == 8 and "http" not in text.replace("http-equiv", "")
+    with Picture.open(io.BytesIO(pictures[4])) as opened:
+        shown = np.asarray(opened)
+    assert shown.shape == (256, 256, 3)
+    assert (shown[:20, :30] == BRIGHT).all() and not (shown[20:] == BRIGHT).all(axis=-1).any()
 
 
 def test_channels_axes_and_scene(folder: Path) -> None:
@@ -497,7 +557,19 @@ def test_channels_axes_and_scene(folder: Path) -> None:
     "words, code, message",
     [
         (["--csv", "q.txt"], 2, "expected a name that ends in .csv for --csv, found q.txt; give another name"),
-        (["--plot", "q.jpg"], 2, "expected a name that ends in .png for --plot, found q.jpg; give another name"),
+        (
+            ["--plot", "q.jpg"],
+            2,
+            "expected a name that ends in .png or .svg for --plot, found q.jpg; give another name",
+        ),
+        (["--html", "q.txt"], 2, "expected a name that ends in .html for --html, found q.txt"),
+        (
+            ["--range", "5,2", "--plot", "q.png"],
+            2,
+            "expected --range LOW,HIGH, two numbers with the lower one first, found '5,2'",
+        ),
+        (["--range", "1", "--plot", "q.png"], 2, "expected --range LOW,HIGH"),
+        (["--slice", "0"], 2, "expected --slice and --range with --plot or --html, found neither"),
         (["--csv", "there.csv"], 2, "expected a new output, found that there.csv exists"),
         (["--plot", "nowhere/q.png"], 6, "for q.png, found none; make it first"),
         (["b.tif", "missing.tif"], 3, "expected 3 inputs, found nothing at 1 of them: missing.tif; check the paths"),

@@ -64,7 +64,8 @@ def test_layout_and_codecs(store_path):
         {"name": "x", "type": "space", "unit": "micrometer"},
     ]
     ours = root["attributes"]["forestbridge"]
-    assert set(ours) == {"format", "tool", "run_key", "spec", "image", "core", "compress", "done", "input_sha256"}
+    own = {"format", "tool", "run_key", "spec", "image", "core", "compress", "done", "input_sha256", "image_statistics"}
+    assert set(ours) == own
     assert ours["format"] == 1
     assert ours["done"] is True
     array = json.loads((store_path / "features/local/0/zarr.json").read_text())

@@ -12,7 +12,19 @@ from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
 from forestbridge.labels import Scribbles, as_scribbles, read_scribbles
-from forestbridge.objects import Segmentation, baseline, instances, open_segmentation, postprocess
+from forestbridge.objects import (
+    ObjectTable,
+    Segmentation,
+    annotator_agreement,
+    baseline,
+    evaluate,
+    instances,
+    measure,
+    open_segmentation,
+    postprocess,
+    read_training_set,
+    write_table,
+)
 from forestbridge.package import About, check_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
@@ -30,14 +42,17 @@ __all__ = [
     "EncoderSpec",
     "ForestbridgeError",
     "Image",
+    "ObjectTable",
     "PixelForest",
     "Project",
     "Scribbles",
     "Segmentation",
+    "annotator_agreement",
     "as_image",
     "as_scribbles",
     "baseline",
     "check_package",
+    "evaluate",
     "export_features",
     "extract",
     "features",
@@ -45,6 +60,7 @@ __all__ = [
     "inspect_package",
     "instances",
     "load_forest",
+    "measure",
     "open_encoder",
     "open_package",
     "open_segmentation",
@@ -56,6 +72,7 @@ __all__ = [
     "read_image",
     "read_project",
     "read_scribbles",
+    "read_training_set",
     "train",
     "verify_store",
     "write_forest_package",
@@ -64,4 +81,5 @@ __all__ = [
     "write_package",
     "write_probabilities",
     "write_project",
+    "write_table",
 ]

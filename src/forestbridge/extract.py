@@ -17,6 +17,7 @@ from forestbridge.encoders.base import Encoder
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, InterruptedRunError, ResourceError, SpecMismatchError, StoreError
 from forestbridge.image import Image, as_image
+from forestbridge.qc.drift import image_statistics
 from forestbridge.shards import ComputedShard, compute_shards, pixels_hash, read_shard
 from forestbridge.spec import EncoderSpec, require_same_spec
 from forestbridge.stores.base import FeatureStore, ImageFacts
@@ -137,7 +138,8 @@ def extract(
                     if progress is not None:
                         progress(len(done), total)
         if todo or not store.done:
-            mark(store, done=True, input_sha256=input_hash(done.values()))
+            like = image_statistics(image)
+            mark(store, done=True, input_sha256=input_hash(done.values()), image_statistics=like)
     return open_ome_zarr(path)
 
 

@@ -24,6 +24,7 @@ from forestbridge.forest import PixelForest, with_training
 from forestbridge.image import Image
 from forestbridge.intelex import complete_trees
 from forestbridge.labels import Scribbles, as_scribbles, check_scribbles, match_to_image, share_names
+from forestbridge.qc.drift import facts_statistics, image_statistics, merged_statistics
 from forestbridge.sklearn_forest import TreeArrays, forest_from_sklearn
 from forestbridge.spec import EncoderSpec, require_same_spec
 from forestbridge.stores import FeatureStore
@@ -110,7 +111,7 @@ def train(
     -------
     forest
         With its summary in ``forest.training``: pixels per class, out-of-bag accuracy and confusion matrix, the ten most
-        important features, warnings, parameters.
+        important features, warnings, parameters, and what the images are like (`forestbridge.qc.drift`).
 
     Raises
     ------
@@ -162,6 +163,7 @@ def train(
         "pixels": {str(c): int(np.count_nonzero(values == c)) for c in classes},
         "sources": [s.source for s in scribbles],
         "warnings": notes,
+        "images": merged_statistics([_statistics(source) for source in sources]),
         **_evaluate(forest, values, spec, columns),
     }
     for note in notes:
@@ -184,6 +186,14 @@ def train(
     if chosen_engine == "sklearnex":
         versions["scikit-learn-intelex"] = version("scikit-learn-intelex")
     return with_training(result, summary, versions)
+
+
+def _statistics(source: Image | FeatureStore) -> Mapping[str, Any]:
+    """Return what an image is like, for those to come to be compared with; stores that were made before they kept it have the facts."""
+    if isinstance(source, Image):
+        return image_statistics(source)
+    kept = getattr(source, "image_statistics", None)
+    return kept or facts_statistics(source.image, source.image.dtype, source.image.channel_names)
 
 
 def _choose_engine(engine: Engine) -> Literal["sklearn", "sklearnex"]:

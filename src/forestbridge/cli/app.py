@@ -17,13 +17,16 @@ from typer.main import get_command
 from forestbridge.cli import baseline, data, demo, fiji, ilastik, package
 from forestbridge.cli.encoders import encoders
 from forestbridge.cli.errors import UsageError, error_message, exit_code
+from forestbridge.cli.evaluate import evaluate
 from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
 from forestbridge.cli.instances import instances
 from forestbridge.cli.macro import Outcome, macro_order, run_for_macro
+from forestbridge.cli.measure import measure
 from forestbridge.cli.messages import messages_on_stderr, say
 from forestbridge.cli.options import HELP, Version, add_macro_options
 from forestbridge.cli.output import make_stdout_safe
+from forestbridge.cli.overlay import overlay
 from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.postprocess import postprocess
 from forestbridge.cli.predict import predict
@@ -56,6 +59,9 @@ app.command(cls=SeveralValues)(predict)
 app.add_typer(baseline.app)
 app.command(cls=SeveralValues)(postprocess)
 app.command(cls=SeveralValues)(instances)
+app.command(cls=SeveralValues)(measure)
+app.command(cls=SeveralValues)(overlay)
+app.command(cls=SeveralValues)(evaluate)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
 app.command()(serve)

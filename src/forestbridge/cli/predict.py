@@ -1,6 +1,6 @@
 """``forestbridge predict``: from images or stores, with a forest or a package, to classes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -11,6 +11,7 @@ import forestbridge as fb
 from forestbridge.assemble import Kind
 from forestbridge.cli import headless
 from forestbridge.cli.batch import Failure, check_present, end, for_each
+from forestbridge.cli.drift import Comparison
 from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust
 from forestbridge.cli.output import print_json, print_path, tell
@@ -25,6 +26,7 @@ from forestbridge.image.source import shown
 from forestbridge.image.writers import result_format
 from forestbridge.model import open_forest
 from forestbridge.once import open_once
+from forestbridge.qc.drift import Statistics
 from forestbridge.runner import Package
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import FeatureStore
@@ -65,6 +67,12 @@ def predict(
         ),
     ] = None,
     trust: Trust = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Refuse images unlike those of the training: other bit depth, range, channels, pixel size."
+        ),
+    ] = False,
     channels: Channels = None,
     axes: Axes = None,
     nan: Nan = None,
@@ -110,6 +118,7 @@ def predict(
     )
     if project is not None:
         ours = {
+            "--strict": strict or None,
             "-o": output,
             "--forest": forest,
             "--package": package,
@@ -138,7 +147,8 @@ def predict(
     for place in places.paths:
         result_format(place, format)
     classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust, jobs=jobs)
-    options = {"reading": Reading(axes, channels, nan, scene), "kind": kind, "json": json}
+    comparison = Comparison(classifier.training_images, strict=strict)
+    options = {"reading": Reading(axes, channels, nan, scene), "kind": kind, "json": json, "comparison": comparison}
     pairs = list(zip(files, places.paths, strict=True))
     if dry_run:
         outputs, failures = for_each(pairs, partial(_plan, classifier=classifier, **options))
@@ -148,7 +158,7 @@ def predict(
                 pairs, partial(_predict, classifier=classifier, overwrite=overwrite, format=format, **options)
             )
     if json:
-        print_json(_document(outputs, failures, dry_run=dry_run))
+        print_json(_document(outputs, failures, comparison, dry_run=dry_run))
     end(len(files), failures)
 
 
@@ -161,6 +171,17 @@ class Classifier(NamedTuple):
     tile: int | None = None
     jobs: int | None = None
     device: str = "cpu"
+
+    @property
+    def training_images(self) -> Statistics | None:
+        """What the training images were like, see `forestbridge.qc.drift`; None of forests and packages that do not say."""
+        if self.forest:
+            found = self.forest.training.get("images")
+        else:
+            assert self.package is not None
+            training = self.package.info.metadata.get("training")
+            found = training.get("images") if isinstance(training, Mapping) else None
+        return found if isinstance(found, Mapping) else None
 
     def class_texts(self) -> list[str]:
         """Return "value:name" of each class, without commas in names, for macros."""
@@ -233,11 +254,21 @@ def _kind(kind: Kind | None, output: Path) -> Kind:
     return kind or ("labels" if output.suffix.lower() == ".png" else "probabilities")
 
 
-def _plan(path: Path, output: Path, *, classifier: Classifier, reading: Reading, kind: Kind | None, json: bool) -> Path:
+def _plan(
+    path: Path,
+    output: Path,
+    *,
+    classifier: Classifier,
+    reading: Reading,
+    kind: Kind | None,
+    json: bool,
+    comparison: Comparison,
+) -> Path:
     """Check that a source fits, and say what would be written for it."""
     source = _open_source(path, classifier, reading)
     if isinstance(source, Image) and classifier.spec is not None:
         check_image(classifier.spec, source)
+    comparison.check(source)
     if not json:
         print(f"would write the {_kind(kind, output)} of {shown(path)} to {shown(output)}")
     return output
@@ -253,9 +284,11 @@ def _predict(
     overwrite: bool,
     format: str | None,
     json: bool,
+    comparison: Comparison,
 ) -> Path:
     """Write the result of one source."""
     source = _open_source(path, classifier, reading)
+    comparison.check(source)
     with progress_bar(f"predict {path.name}") as progress:
         options = {
             "kind": _kind(kind, output),
@@ -282,9 +315,12 @@ def _predict_with_forest(source: Image | FeatureStore, classifier: Classifier, o
         raise with_like_line(error, image, classifier.path) from error
 
 
-def _document(outputs: Sequence[Path], failures: Sequence[Failure], *, dry_run: bool) -> dict[str, Any]:
+def _document(
+    outputs: Sequence[Path], failures: Sequence[Failure], comparison: Comparison, *, dry_run: bool
+) -> dict[str, Any]:
     return {
         "dry_run": dry_run,
         "outputs": [str(output) for output in outputs],
         "failed": [failure.to_json_dict() for failure in failures],
+        "drift": comparison.found,
     }

@@ -12,20 +12,17 @@ import typer
 
 import forestbridge as fb
 from forestbridge.cli.batch import check_present, end, for_each
-from forestbridge.cli.messages import progress_bar, say
+from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.options import Axes, Channels, Json, Overwrite, Scene
 from forestbridge.cli.output import print_json, print_table, print_text, tell
 from forestbridge.cli.places import Places, check_places
+from forestbridge.cli.qc_page import write_page
+from forestbridge.cli.qc_plot import Reports, View, write_plot
 from forestbridge.cli.sources import Reading, open_image
 from forestbridge.files import new_file
 from forestbridge.image.source import shown
 from forestbridge.qc import ChannelQuality, Histogram, PlaneQuality, QualityReport, Statistics
 from forestbridge.qc.verdict import number
-
-PANELS = 100
-"""Histograms that one picture holds at most: larger ones take minutes, and no viewer shows them."""
-
-IN_A_ROW = 4
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARKLINE = 24
@@ -52,15 +49,28 @@ CSV_COLUMNS += ["constant", "same_as", "verdict"]
 
 SEVERITY = ("ok", "look", "unusable")
 
-Reports = Sequence[tuple[Path, QualityReport]]
-
 
 def qc(
     images: Annotated[list[Path], typer.Argument(help="One image, or several.")],
     csv: Annotated[
         Path | None, typer.Option(help="NAME.csv to write: one row for each file, t, z and channel.")
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="NAME.png to write: the histogram of each channel.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="NAME.png or NAME.svg to write: the histogram of each channel.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="NAME.html to write: one page with pictures, histograms and the verdicts.")
+    ] = None,
+    plane: Annotated[
+        int | None,
+        typer.Option(
+            "--slice", min=0, help="Histograms and pictures of this plane only, counted from 0; of all by default."
+        ),
+    ] = None,
+    limits: Annotated[
+        str | None,
+        typer.Option("--range", metavar="LOW,HIGH", help="Grey values that the histograms show: 25000,60000."),
+    ] = None,
     channels: Channels = None,
     axes: Axes = None,
     scene: Scene = None,
@@ -74,14 +84,20 @@ def qc(
     Example: [bold]forestbridge qc a.tif --plot a_histograms.png[/bold]
     """
     check_present(images)
-    _check_output(images, csv, ".csv", overwrite=overwrite)
-    _check_output(images, plot, ".png", overwrite=overwrite)
+    _check_output(images, csv, ("--csv", ".csv"), overwrite=overwrite)
+    _check_output(images, plot, ("--plot", ".png", ".svg"), overwrite=overwrite)
+    _check_output(images, html, ("--html", ".html"), overwrite=overwrite)
+    view = View(Reading(axes, scene=scene), plane, _range(limits))
+    if (plane is not None or limits is not None) and plot is None and html is None:
+        raise ValueError("expected --slice and --range with --plot or --html, found neither; give a picture to write")
     look = partial(_look, reading=Reading(axes, scene=scene), json=json)
     reports, failures = for_each([(path, channels) for path in images], look)
     if csv and reports:
         _write_csv(csv, reports, overwrite=overwrite)
     if plot and reports:
-        _write_plot(plot, reports, overwrite=overwrite)
+        write_plot(plot, reports, view, overwrite=overwrite)
+    if html and reports:
+        write_page(html, reports, view, overwrite=overwrite)
     if json:
         found = [_document(path, report) for path, report in reports]
         print_json({"images": found, "failed": [failure.to_json_dict() for failure in failures]})
@@ -93,8 +109,8 @@ def qc(
         raise typer.Exit(1)
 
 
-def _check_output(images: Sequence[Path], path: Path | None, suffix: str, *, overwrite: bool) -> None:
-    """Refuse an output that is there, is an input, or is named like another format.
+def _check_output(images: Sequence[Path], path: Path | None, option: tuple[str, ...], *, overwrite: bool) -> None:
+    """Refuse an output that is there, is an input, or is named like another format; `option` has its name, then the suffixes.
 
     Raises
     ------
@@ -103,10 +119,32 @@ def _check_output(images: Sequence[Path], path: Path | None, suffix: str, *, ove
     """
     if path is None:
         return
-    if path.suffix.lower() != suffix:
-        option = {".csv": "--csv", ".png": "--plot"}[suffix]
-        raise ValueError(f"expected a name that ends in {suffix} for {option}, found {shown(path)}; give another name")
+    name, *suffixes = option
+    if path.suffix.lower() not in suffixes:
+        wanted = " or ".join(suffixes)
+        raise ValueError(f"expected a name that ends in {wanted} for {name}, found {shown(path)}; give another name")
     check_places(images, Places([path], None), overwrite=overwrite)
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    """Return the two numbers of --range.
+
+    Raises
+    ------
+    ValueError
+        If it is not two numbers, the smaller one first.
+    """
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ValueError(
+            f"expected --range LOW,HIGH, two numbers with the lower one first, found {text!r}; write --range 25000,60000"
+        )
+    return low, high
 
 
 def _look(path: Path, channels: list[int] | None, *, reading: Reading, json: bool) -> tuple[Path, QualityReport]:
@@ -197,44 +235,3 @@ def _channel_document(channel: ChannelQuality) -> dict[str, Any]:
     histogram = channel.histogram._asdict() if channel.histogram else None
     about = {"channel": channel.channel, "name": channel.name, **_finite(asdict(channel.statistics))}
     return {**about, "histogram": histogram, "planes": planes}
-
-
-def _write_plot(path: Path, reports: Reports, *, overwrite: bool) -> None:
-    """Draw the histogram of each channel, with dashed lines at its 1st and 99th percentile."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = [(image, channel) for image, report in reports for channel in report.channels]
-    if len(panels) > PANELS:
-        say(
-            f"{shown(path)} holds the first {PANELS} of {len(panels)} histograms; draw the others with fewer images at a time"
-        )
-    panels = panels[:PANELS]
-    columns = min(IN_A_ROW, len(panels))
-    rows = ceil(len(panels) / columns)
-    figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    for n, (image, channel) in enumerate(panels, 1):
-        _draw_histogram(figure.add_subplot(rows, columns, n), channel)
-        figure.axes[-1].set_title(_title(image, channel), fontsize=9, parse_math=False)
-    with new_file(path, overwrite=overwrite) as temporary:
-        figure.savefig(temporary, dpi=80, format="png")
-
-
-def _title(image: Path, channel: ChannelQuality) -> str:
-    return shown(f"{image.name}, channel {channel.channel} {channel.name}".rstrip())
-
-
-def _draw_histogram(axes: Any, channel: ChannelQuality) -> None:
-    """Draw bright bars on dark ground: the logarithmic scale shows rare values, such as clipped ones."""
-    axes.set_facecolor("#222222")
-    axes.set_xlabel("grey value")
-    axes.set_ylabel("pixels")
-    if channel.histogram is None:
-        axes.text(0.5, 0.5, "no finite pixel", color="white", ha="center", transform=axes.transAxes)
-        return
-    axes.stairs(channel.histogram.counts, channel.histogram.edges(), fill=True, color="#3b7dd8")
-    axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(bottom=0.7)  # of several planes, bins hold fractions of pixels
-    for value in (channel.statistics.p1, channel.statistics.p99):
-        axes.axvline(value, color="white", linestyle="--", linewidth=1)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,9 @@ from forestbridge.cli.sources import (
     Reading,
     encoder_for,
     image_or_store,
+    is_store,
     labels_for,
+    open_image,
     with_like_line,
 )
 from forestbridge.encoders import Encoder, encoder_from_spec
@@ -38,9 +40,10 @@ from forestbridge.errors import SpecMismatchError
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
 from forestbridge.ilastik import is_project
-from forestbridge.image import Image, check_same_kind
+from forestbridge.image import Image, check_same_kind, is_image_folder
 from forestbridge.image.source import shown
-from forestbridge.labels import Scribbles, check_scribbles, scribble_stats
+from forestbridge.labels import Scribbles, check_scribbles, scribble_stats, share_names
+from forestbridge.objects.training_set import MAX_PIXELS, Masks
 from forestbridge.stores import FeatureStore
 from forestbridge.train import PRESETS, Engine
 
@@ -51,7 +54,8 @@ def train(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            help="Feature stores, or images (features are then computed on the fly); or ilastik projects, with their own labels."
+            help="Feature stores, or images (features are then computed on the fly); or ilastik projects, with their own labels; or "
+            "folders of NAME.tif with dense masks NAME_masks.tif."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="NAME.forest")],
@@ -65,6 +69,17 @@ def train(
         ),
     ] = None,
     names: Names = None,
+    masks: Annotated[
+        Masks | None,
+        typer.Option(help="Of folders: objects are one class (foreground), or inside and rim are two (border)."),
+    ] = None,
+    masks_suffix: Annotated[
+        str | None, typer.Option(help="Of folders: what masks are named; _masks by default.")
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Of folders: pixels of each class drawn from each image; {MAX_PIXELS} by default."),
+    ] = None,
     preset: Annotated[str, typer.Option(help=f"Forest settings: {', '.join(PRESETS)}.")] = "default",
     n_trees: Annotated[int | None, typer.Option(min=1, help="Number of trees instead of the preset's.")] = None,
     max_depth: Annotated[int | None, typer.Option(min=0, help="Depth instead of the preset's; 0 = unlimited.")] = None,
@@ -102,7 +117,15 @@ def train(
     _check_forest_name(output, overwrite=overwrite)
     check_present(sources)
     reading, labelling = Reading(axes, channels, nan, scene), LabelReading(label_axes, ignore, plane, merge)
-    if any(is_project(path) for path in sources):
+    drawing = {"--masks": masks, "--masks-suffix": masks_suffix, "--max-pixels": max_pixels}
+    folders = [path for path in sources if _is_training_set(path)]
+    if not folders and (given := [option for option, value in drawing.items() if value is not None]):
+        raise ValueError(f"expected {', '.join(given)} with folders of images and masks, found none; leave it out")
+    if folders:
+        chosen = {"masks": masks, "suffix": masks_suffix, "max_pixels": max_pixels, "axes": label_axes}
+        opened, scribbles = _training_set(sources, folders, labels, reading, labelling, chosen, seed=seed)
+        encoder, scribbles = _encoder(opened, in_3d=in_3d), share_names(scribbles, names=names)
+    elif any(is_project(path) for path in sources):
         refuse_with_projects({"--labels": labels, "--names": names, "--3d": in_3d}, reading, labelling)
         opened, scribbles, encoder = training_of_projects(sources)
     else:
@@ -116,6 +139,36 @@ def train(
     forest = _train(opened, scribbles, encoder, settings)
     forest.save(output, overwrite=overwrite)
     _print_forest(forest, output, time.perf_counter() - started, json=json)
+
+
+def _is_training_set(path: Path) -> bool:
+    return path.is_dir() and not is_image_folder(path) and not is_store(path)
+
+
+def _training_set(
+    sources: Sequence[Path],
+    folders: Sequence[Path],
+    labels: Sequence[Path] | None,
+    reading: Reading,
+    labelling: LabelReading,
+    drawing: dict[str, Any],
+    *,
+    seed: int,
+) -> tuple[list[Source], list[Scribbles]]:
+    """Return the images of folders, and what was drawn from their masks.
+
+    Raises
+    ------
+    ValueError
+        If there are other sources too, or labels, or options for them.
+    """
+    if len(folders) < len(sources) or labels or labelling != LabelReading(axes=labelling.axes):
+        raise ValueError(
+            f"expected folders of images and masks alone, found {shown(folders[0])} with other sources or label options; train on one kind"
+        )
+    options = {name: value for name, value in drawing.items() if value is not None}
+    pairs = [pair for folder in folders for pair in fb.read_training_set(folder, seed=seed, **options)]
+    return [open_image(pair.image, reading) for pair in pairs], [pair.scribbles for pair in pairs]
 
 
 def _check_forest_name(output: Path, *, overwrite: bool) -> None:

@@ -1,6 +1,7 @@
 """A picture for people: a plane in grey or colour with its labels laid over it, as PNG."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from colorsys import hsv_to_rgb
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from forestbridge.files import new_file
 
 DISPLAY_PERCENTILES = (0.5, 99.5)
 """Intensities shown as black and white."""
+
+GOLDEN = 0.618033988749895
+"""By how much of a circle the hue of an object differs from that of the one before."""
 
 
 def draw_overlay(
@@ -45,17 +49,18 @@ def draw_overlay(
         raise ValueError(f"expected a plane (C, Y, X) and labels (Y, X), found {plane.shape} and {labels.shape}")
     if not 0 <= alpha <= 1 or contour < 0:
         raise ValueError(f"expected alpha from 0 to 1 and contour of 0 or more, found {alpha} and {contour}")
-    values = [int(v) for v in np.unique(labels) if v != 0]
-    missing = [v for v in values if v not in colours]
+    values, index = np.unique(labels, return_inverse=True)
+    index = index.reshape(labels.shape)
+    missing = [v for v in values.tolist() if v and v not in colours]
     if missing:
         raise ValueError(f"expected a colour for every label, found none for {missing}")
     picture = _display(plane)  # (Y, X, 3) float32
     outline = _outline(labels, contour)
-    for value in values:
-        colour = np.array([int(colours[value][i : i + 2], 16) for i in (1, 3, 5)], np.float32)
-        area = labels == value
-        picture[area] = (1 - alpha) * picture[area] + alpha * colour
-        picture[area & outline] = colour
+    of_value = [colours[v] if v else "#000000" for v in values.tolist()]
+    table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in of_value], np.float32)  # (V, 3)
+    area = labels != 0
+    picture[area] = (1 - alpha) * picture[area] + alpha * table[index[area]]
+    picture[outline] = table[index[outline]]
     return np.rint(picture).astype(np.uint8)
 
 
@@ -85,6 +90,18 @@ def write_overlay(
     with new_file(path, overwrite=overwrite) as temporary:
         Pillow.fromarray(picture).save(temporary, format="PNG")
     return path
+
+
+def object_colours(values: Iterable[int]) -> dict[int, str]:
+    """Return "#rrggbb" of objects: the same for the same number in every picture, and unlike those of the numbers beside it.
+
+    Hues go round by the golden ratio, which keeps any few in a row far apart; saturation and brightness alternate.
+    """
+    colours = {}
+    for value in values:
+        rgb = hsv_to_rgb(value * GOLDEN % 1, (0.95, 0.6)[value % 2], (1.0, 0.8, 0.9)[value % 3])
+        colours[value] = "#" + "".join(f"{round(255 * c):02x}" for c in rgb)
+    return colours
 
 
 def _display(plane: NDArray) -> NDArray[np.float32]:

@@ -68,9 +68,13 @@ def create_ome_zarr(
     return open_ome_zarr(path, allow_partial=True)
 
 
-def mark(store: OmeZarrStore, *, done: bool, input_sha256: str | None) -> None:
-    """Write whether a store is done into its root."""
+def mark(
+    store: OmeZarrStore, *, done: bool, input_sha256: str | None, image_statistics: Mapping[str, Any] | None = None
+) -> None:
+    """Write whether a store is done into its root, and what its image is like."""
     ours = _our_attributes(store.grid, compress=store.compress) | {"done": done, "input_sha256": input_sha256}
+    if image_statistics is not None:
+        ours["image_statistics"] = dict(image_statistics)
     replace_file(store.path / "zarr.json", to_bytes(root_document(store.grid, ours)))
 
 

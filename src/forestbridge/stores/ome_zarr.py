@@ -43,6 +43,7 @@ class OmeZarrStore:
     done: bool
     compress: bool
     input_sha256: str | None
+    image_statistics: Mapping[str, Any] | None = None
 
     @property
     def spec(self) -> EncoderSpec:
@@ -221,7 +222,15 @@ def open_ome_zarr(path: Path, *, allow_partial: bool = False) -> OmeZarrStore:
             f"expected spec, image and chunks that give the run key {found[0]} of {path}, found {run_key(grid)}: its "
             "metadata was changed; restore it, or extract again with --overwrite"
         )
-    store = OmeZarrStore(path, grid, done=found[1] is True, compress=bool(found[2]), input_sha256=found[3])
+    statistics = ours.get("image_statistics")
+    store = OmeZarrStore(
+        path,
+        grid,
+        done=found[1] is True,
+        compress=bool(found[2]),
+        input_sha256=found[3],
+        image_statistics=statistics if isinstance(statistics, dict) else None,
+    )
     if not store.done and not allow_partial:
         missing = store.missing()
         raise StoreError(
