@@ -150,5 +150,6 @@ def verify(store: Annotated[Path, typer.Argument(help="A feature store.")], json
     facts = {**asdict(report), "path": str(report.path), "ok": report.ok}
     print_result(facts, json=json)
     if not report.ok:
-        say(f"go on with: forestbridge extract IMAGE -o {shown(store)} --like {shown(store)} --repair")
+        repair = f"go on with: forestbridge extract IMAGE -o {shown(store)} --like {shown(store)} --repair"
+        say("extract it again with FeatureForest" if store.is_file() else repair)
         raise typer.Exit(1)

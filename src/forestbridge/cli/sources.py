@@ -15,7 +15,7 @@ from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles, share_names
 from forestbridge.labels.merge import Merge
 from forestbridge.spec import EncoderSpec
-from forestbridge.stores import FeatureStore
+from forestbridge.stores import FEATUREFOREST, FeatureStore, is_featureforest
 
 ANNOTATIONS = {".geojson", ".json", ".roi", ".zip"}
 """Label files that carry class names themselves; names given with them choose the label values."""
@@ -36,7 +36,7 @@ class Reading(NamedTuple):
 
 def is_store(path: Path) -> bool:
     """Whether a path is a feature store, or is named like one; an OME-Zarr image lacks the forestbridge attributes."""
-    if path.name.lower().endswith(".features.ome.zarr"):
+    if path.name.lower().endswith(".features.ome.zarr") or is_featureforest(path):
         return True
     try:
         return "spec" in json.loads((path / "zarr.json").read_bytes())["attributes"]["forestbridge"]
@@ -187,7 +187,9 @@ def _size(source: Image | FeatureStore) -> Image | dict[str, int]:
 
 
 def with_like_line(error: SpecMismatchError, image: str, like: Path) -> SpecMismatchError:
-    """Return the error with the command that makes a store that fits."""
+    """Return the error with the command that makes a store that fits; FeatureForest's are made by itself only."""
+    if spec_of(like).name == FEATUREFOREST:
+        return error
     return SpecMismatchError(
         f"{error}. This makes a store that fits: forestbridge extract {shlex.quote(shown(image))} "
         f"-o NEW.features.ome.zarr --like {shlex.quote(shown(like))}"

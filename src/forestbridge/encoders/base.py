@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.spec import EncoderSpec
+from forestbridge.stores import FEATUREFOREST
 
 NAMES = ("filters",)
 """Encoders that `open_encoder` knows; "filters" needs no weights and is the default."""
@@ -74,6 +75,11 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
             from forestbridge.encoders.filters import filter_bank_from_spec
 
             return filter_bank_from_spec(spec)
+    if spec.name == FEATUREFOREST:
+        raise ValueError(
+            f"expected an encoder that forestbridge runs, found that the features of FeatureForest's {spec.options.get('model')} "
+            "(featureforest) come from its feature stores only; extract the image with FeatureForest and give NAME.hdf5 in its place"
+        )
     raise ValueError(
         f"expected one of the encoders {', '.join(NAMES)}, found {spec.name!r}; update forestbridge to use it"
     )

@@ -13,7 +13,7 @@ from forestbridge.image import Image, ImageShape, as_image
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import FeatureStore
 from forestbridge.threads import for_each
-from forestbridge.tiles import Tile, plan_tiles
+from forestbridge.tiles import Tile, plan_strips, plan_tiles
 
 CORE = {"yx": (64, 512), "zyx": (16, 64, 128)}
 """Core of a tile for encoders whose values do not depend on it: with 49 float32 features 6 MB, with 61 in 3D 32 MB. Small, because each
@@ -88,6 +88,14 @@ def tiles_of(spec: EncoderSpec, image: ImageShape, *, core: Sequence[int] | None
     """
     tiles = list(plan_tiles(spatial_shape(spec, image), core or spec.tile or CORE[spec.axes], spec.halo))
     return [TileOfImage(t, z, tile) for t, z in work_units(spec, image) for tile in tiles]
+
+
+def strips_of(store: FeatureStore, *, most: int) -> list[TileOfImage]:
+    """Return tiles of at most so many pixels that read a store's blocks in turn; empty for a store without blocks."""
+    if store.block is None:
+        return []
+    strips = list(plan_strips(spatial_shape(store.spec, store.image), store.block, most=most))
+    return [TileOfImage(t, z, tile) for t, z in work_units(store.spec, store.image) for tile in strips]
 
 
 def encode_tile(image: Image, encoder: Encoder, piece: TileOfImage) -> tuple[NDArray[np.float32], ...]:

@@ -1,15 +1,20 @@
 """Feature stores: what an encoder saw in an image, on disk, tile by tile."""
 
 from forestbridge.stores.base import FeatureStore, ImageFacts, create_store, open_store
+from forestbridge.stores.featureforest import FEATUREFOREST, featureforest_settings
 from forestbridge.stores.ome_labels import write_store_labels
+from forestbridge.stores.patches import is_featureforest
 from forestbridge.stores.verify import ShardProblem, StoreReport, store_facts, verify_store
 
 __all__ = [
+    "FEATUREFOREST",
     "FeatureStore",
     "ImageFacts",
     "ShardProblem",
     "StoreReport",
     "create_store",
+    "featureforest_settings",
+    "is_featureforest",
     "open_store",
     "store_facts",
     "verify_store",
