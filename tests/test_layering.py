@@ -30,6 +30,8 @@ ORDER = [
     "forest",
     "sklearn_forest",
     "intelex",
+    "unpickle",
+    "featureforest",
     "ilastik",
     "prune",
     "engine",

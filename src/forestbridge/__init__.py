@@ -8,6 +8,7 @@ from forestbridge.encoders import features, open_encoder
 from forestbridge.errors import ForestbridgeError
 from forestbridge.export import export_features
 from forestbridge.extract import extract
+from forestbridge.featureforest import import_featureforest
 from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
@@ -39,6 +40,7 @@ __all__ = [
     "extract",
     "features",
     "forest_from_sklearn",
+    "import_featureforest",
     "inspect_package",
     "load_forest",
     "open_encoder",

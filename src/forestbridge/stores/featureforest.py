@@ -85,7 +85,9 @@ class FeatureForestStore:
         if name != self.spec.maps[0].name:
             raise ValueError(f"expected one of the maps {self.spec.maps[0].name}, found {name!r}")
         yx = len(spatial) == 2
-        asked = dict(zip("tzyx", (slice(t, t + 1), *([slice(z, z + 1)] if yx else []), *spatial), strict=True))
+        asked: dict[str, slice] = dict(
+            zip("tzyx", (slice(t, t + 1), *([slice(z, z + 1)] if yx else []), *spatial), strict=True)
+        )
         bounds = {a: s.indices(self.image.sizes[a.upper()]) for a, s in asked.items()}
         if any(step != 1 or start >= stop for start, stop, step in bounds.values()):
             raise ValueError(

@@ -179,7 +179,7 @@ def _attributes(root: Node) -> dict[str, Any]:
     StoreError
         If one is missing or of a wrong kind, or they contradict each other.
     """
-    found = {name: root.attribute(name) for name in (*_NUMBERS, "model", "no_patching")}
+    found: dict[str, Any] = {name: root.attribute(name) for name in (*_NUMBERS, "model", "no_patching")}
     bad = [name for name in _NUMBERS if not _is_count(found[name], least=0 if name == "overlap" else 1)]
     bad += [] if isinstance(found["model"], str) and found["model"].strip() else ["model"]
     bad += [] if found["no_patching"] in (0, 1) else ["no_patching"]
