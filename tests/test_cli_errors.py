@@ -323,7 +323,7 @@ ROWS: list[tuple[str, int, str]] = [
     (
         "extract a.tif -o out.features.ome.zarr --encoder sam",
         2,
-        r"expected one of the encoders filters, found 'sam'; choose",
+        r"expected one of the encoders filters, mobile_sam, .*, found 'sam'; choose",
     ),
     ("extract a.tif -o out.features.ome.zarr --scales -1", 2, r"expected different scales > 0 .* found \[-1.0\]"),
     (

@@ -25,6 +25,7 @@ ORDER = [
     "labels",
     "archive",
     "consumers",
+    "weights",
     "encoders",
     "extract",
     "forest",

@@ -79,6 +79,25 @@ def find_gpu(device: str) -> "torch.device | None":
     )
 
 
+def network_device(device: str) -> "torch.device":
+    """Return the device of a neural network: those of `find_gpu`, and besides "mps", Apple's, which has no float64.
+
+    Raises
+    ------
+    ValueError, MissingExtraError, ResourceError
+        As `find_gpu`.
+    """
+    import torch
+
+    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+        if not torch.backends.mps.is_available():
+            raise ResourceError(
+                f"expected Apple's GPU for device='mps', found none that torch {torch.__version__} can use; use device='cpu'"
+            )
+        return torch.device("mps")
+    return find_gpu(device) or torch.device("cpu")
+
+
 def has_driver() -> bool:
     """Whether the machine has the driver that torch needs for GPUs of NVIDIA or AMD; without it, torch need not be loaded to ask."""
     if Path("/dev/kfd").exists():

@@ -10,6 +10,7 @@
     │   └── SpecMismatchError 4  two things that were made with different encoders, or for different images
     ├── PackageError         5   a package that is damaged, hostile, or does not reproduce its own test
     │   └── TrustError       5   a package that carries code, and whose hash was not given to --trust
+    ├── WeightsError         5   a weight file that is damaged, hostile, or of another network
     ├── ResourceError        6   memory, disk or a device that is not there
     │   └── MissingExtraError 6  a package of an optional extra is not installed
     └── InterruptedRunError  7   stopped from outside; the work done is kept and the run can be resumed
@@ -73,6 +74,12 @@ class PackageError(ForestbridgeError):
 
 class TrustError(PackageError):
     """A package that carries code and was not trusted by its hash."""
+
+
+class WeightsError(ForestbridgeError):
+    """A weight file that is refused."""
+
+    exit_code = 5
 
 
 class ResourceError(ForestbridgeError):

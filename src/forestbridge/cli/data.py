@@ -16,6 +16,7 @@ from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.places import Places, check_places
 from forestbridge.cli.sources import LabelReading, Reading, is_store, open_image
 from forestbridge.encoders import NAMES
+from forestbridge.encoders.networks import DEEP_NAMES
 from forestbridge.ilastik import is_project
 from forestbridge.image import describe_image
 from forestbridge.image.source import shown
@@ -66,7 +67,7 @@ def encoders(json: Json = False) -> None:
 
     Example: [bold]forestbridge encoders[/bold]
     """
-    found = [_encoder_facts(name) for name in NAMES]
+    found = [_encoder_facts(name) for name in NAMES if name not in DEEP_NAMES]
     if json:
         print_json(found)
     else:

@@ -1,14 +1,17 @@
 """Encoders: from a tile of raw intensities to its feature maps. Names, the protocol, and `open_encoder`."""
 
+from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forestbridge.encoders.networks import DEEP_NAMES, split_name
+from forestbridge.errors import MissingExtraError
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import FEATUREFOREST
 
-NAMES = ("filters",)
+NAMES = ("filters", *DEEP_NAMES)
 """Encoders that `open_encoder` knows; "filters" needs no weights and is the default."""
 
 
@@ -45,20 +48,30 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
     Parameters
     ----------
     name
-        One of `NAMES`.
+        One of `NAMES`, or a name of FeatureForest's; for deep encoders also with the wanted maps: "sam2_base:s4,s8".
     options
-        Settings of that encoder: see `forestbridge.encoders.filters.FilterBank`.
+        Settings of that encoder: see `forestbridge.encoders.filters.open_filter_bank` and
+        `forestbridge.encoders.deep.open_deep_encoder`.
 
     Raises
     ------
     ValueError
         If the name is not known.
+    MissingExtraError
+        If a deep encoder is asked for and torch or timm is not installed.
     """
-    match name:
-        case "filters":
-            from forestbridge.encoders.filters import open_filter_bank
+    if name == "filters":
+        from forestbridge.encoders.filters import open_filter_bank
 
-            return open_filter_bank(**options)
+        return open_filter_bank(**options)
+    deep_name, maps = split_name(name)
+    if deep_name in DEEP_NAMES:
+        _require_torch(deep_name)
+        from forestbridge.encoders.deep import open_deep_encoder
+
+        if maps is not None:
+            options["maps"] = maps
+        return open_deep_encoder(deep_name, **options)
     raise ValueError(f"expected one of the encoders {', '.join(NAMES)}, found {name!r}; choose one of these")
 
 
@@ -69,12 +82,18 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
     ------
     ValueError
         If this version has no such encoder, or its arithmetic has another version number.
+    MissingExtraError, WeightsError, ResourceError
+        If a deep encoder's libraries or weights are not there.
     """
-    match spec.name:
-        case "filters":
-            from forestbridge.encoders.filters import filter_bank_from_spec
+    if spec.name == "filters":
+        from forestbridge.encoders.filters import filter_bank_from_spec
 
-            return filter_bank_from_spec(spec)
+        return filter_bank_from_spec(spec)
+    if spec.name in DEEP_NAMES:
+        _require_torch(spec.name)
+        from forestbridge.encoders.deep import deep_encoder_from_spec
+
+        return deep_encoder_from_spec(spec)
     if spec.name == FEATUREFOREST:
         raise ValueError(
             f"expected an encoder that forestbridge runs, found that the features of FeatureForest's {spec.options.get('model')} "
@@ -83,3 +102,15 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
     raise ValueError(
         f"expected one of the encoders {', '.join(NAMES)}, found {spec.name!r}; update forestbridge to use it"
     )
+
+
+def _require_torch(name: str) -> None:
+    """Refuse a deep encoder whose libraries are missing.
+
+    Raises
+    ------
+    MissingExtraError
+        If torch or timm is not installed.
+    """
+    if find_spec("torch") is None or find_spec("timm") is None:
+        raise MissingExtraError(f"the encoder {name}", "torch")

@@ -1,0 +1,63 @@
+"""DINOv2 ViT-S/14 with registers: from three colours to one token of 384 numbers for each 14 × 14 pixels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from forestbridge.encoders.layers import attention
+
+MODEL = "vit_small_patch14_reg4_dinov2"
+"""timm's name."""
+
+PATCH = 14
+
+
+def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -> "Dinov2Encoder":
+    """Return the network without weights.
+
+    Parameters
+    ----------
+    name
+        "dinov2".
+    maps
+        "tokens", its only map.
+    exportable
+        Whether attention is written out.
+    """
+    import timm
+
+    with attention(exportable=exportable):
+        return Dinov2Encoder(timm.create_model(MODEL, num_classes=0, dynamic_img_size=True))
+
+
+def encoder_part(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the checkpoint without the token that stands for hidden patches in training."""
+    return {k: v for k, v in state.items() if k != "mask_token"}
+
+
+def module_names(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the official weights under the names that `Dinov2Encoder` gives them.
+
+    timm has no position for the class token; it is added to the token itself.
+    """
+    state = dict(part)
+    if {"cls_token", "pos_embed"} <= set(state) and state["pos_embed"].ndim == 3 == state["cls_token"].ndim:
+        state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+        state["pos_embed"] = state["pos_embed"][:, 1:]
+    return {f"trunk.{'reg_token' if k == 'register_tokens' else k}": v for k, v in state.items()}
+
+
+class Dinov2Encoder(nn.Module):
+    """The transformer, and its tokens as a map."""
+
+    def __init__(self, trunk: nn.Module) -> None:
+        super().__init__()
+        self.trunk: Any = trunk
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+        """Return the map of (N, 3, y, x) standardised colours; y and x are multiples of 14."""
+        rows, columns = picture.shape[2] // PATCH, picture.shape[3] // PATCH
+        tokens = self.trunk.forward_features(picture)  # (N, 1 + 4 + rows·columns, 384)
+        patches = tokens[:, self.trunk.num_prefix_tokens :]
+        return (patches.transpose(1, 2).reshape(-1, patches.shape[2], rows, columns),)

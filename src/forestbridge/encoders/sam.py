@@ -1,0 +1,66 @@
+"""SAM's image encoder, ViT-H, and ViT-B as microSAM trained it: from three colours to neck and patch embedding, both at stride 16."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from forestbridge.encoders.layers import attention
+
+MODELS = {
+    "sam_vit_h": "samvit_huge_patch16",
+    "micro_sam_lm": "samvit_base_patch16",
+    "micro_sam_em": "samvit_base_patch16",
+}
+"""timm's names."""
+
+PREFIX = "image_encoder."
+
+
+def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -> "SamEncoder":
+    """Return the network without weights.
+
+    Parameters
+    ----------
+    name
+        One of `MODELS`.
+    maps
+        "neck" and "patch", or one of them.
+    exportable
+        Whether attention is written out.
+    """
+    import timm
+
+    with attention(exportable=exportable):
+        return SamEncoder(timm.create_model(MODELS[name], num_classes=0), tuple(maps))
+
+
+def encoder_part(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the image encoder of a checkpoint of SAM, under its official names without "image_encoder."."""
+    return {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
+
+
+def module_names(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the official weights under the names that `SamEncoder` gives them."""
+    return {f"trunk.{k.replace('mlp.lin', 'mlp.fc')}": v for k, v in part.items()}
+
+
+class SamEncoder(nn.Module):
+    """A vision transformer over 16 × 16 pixels; its blocks are computed for the neck only."""
+
+    def __init__(self, trunk: nn.Module, maps: tuple[str, ...]) -> None:
+        super().__init__()
+        self.trunk: Any = trunk
+        self.maps = maps
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+        """Return the wanted maps of (N, 3, y, x) standardised colours; y and x are multiples of 16."""
+        from timm.layers.pos_embed import resample_abs_pos_embed_nhwc
+
+        patches = self.trunk.patch_embed(picture)  # (N, y/16, x/16, width)
+        found = {"patch": patches.permute(0, 3, 1, 2)}
+        if "neck" in self.maps:
+            x = patches + resample_abs_pos_embed_nhwc(self.trunk.pos_embed, patches.shape[1:3])
+            x = self.trunk.blocks(x)  # (N, y/16, x/16, width)
+            found["neck"] = self.trunk.neck(x.permute(0, 3, 1, 2))  # (N, 256, y/16, x/16)
+        return tuple(found[m] for m in self.maps)
