@@ -10,9 +10,11 @@ import pytest
 import forestbridge as fb
 from featureforest_files import featureforest, has_featureforest, noise_store, write_featureforest
 from forestbridge.encoders import encoder_from_spec
+from forestbridge.encoders.networks import ALIASES
 from forestbridge.errors import SpecMismatchError, StoreError
 from forestbridge.image.hdf5_nodes import open_hdf5
 from forestbridge.stores import open_store, store_facts, verify_store
+from forestbridge.stores.featureforest import OUR_NAMES
 from forestbridge.stores.patches import PatchGrid
 
 needs_featureforest = pytest.mark.skipif(
@@ -398,3 +400,7 @@ def test_other_files_are_refused(tmp_path):
 def test_the_command_line_of_featureforest_names_its_files_zarr(tmp_path):
     noise_store(tmp_path / "a.zarr")
     assert open_store(tmp_path / "a.zarr").done
+
+
+def test_names_are_those_that_open_encoder_takes():
+    assert OUR_NAMES == ALIASES

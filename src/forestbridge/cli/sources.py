@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import forestbridge as fb
-from forestbridge.encoders import Encoder, encoder_from_spec
+from forestbridge.encoders import NAMES, Encoder, encoder_from_spec, encoder_names
 from forestbridge.errors import SpecMismatchError, StoreError
 from forestbridge.ilastik import is_project
 from forestbridge.image import Image
@@ -132,6 +132,12 @@ def encoder_for(image: Image, choice: EncoderChoice) -> Encoder:
     """Open an encoder with as many channels as the image has, or the one that `choice.like` was made with."""
     if choice.like is not None:
         return encoder_from_spec(spec_of(choice.like))
+    if choice.name in set(encoder_names()) - set(NAMES):
+        if choice.in_3d or choice.scales:
+            raise ValueError(
+                f"expected --3d and --scales with the encoder filters only, found {choice.name}; leave them out"
+            )
+        return fb.open_encoder(choice.name, channels=image.n_channels)
     options: dict = {"channels": image.n_channels, "compute_in_2d": not choice.in_3d}
     if choice.scales:
         from forestbridge.encoders.filter_kernels import FEATURE_NAMES

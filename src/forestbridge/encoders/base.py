@@ -6,13 +6,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.encoders.networks import DEEP_NAMES, split_name
+from forestbridge.encoders.networks import ALIASES, DEEP_NAMES, split_name
+from forestbridge.encoders.plugins import find_plugins, open_plugin, plugin_from_spec
 from forestbridge.errors import MissingExtraError
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import FEATUREFOREST
 
 NAMES = ("filters", *DEEP_NAMES)
-"""Encoders that `open_encoder` knows; "filters" needs no weights and is the default."""
+"""Our own encoders; "filters" needs no weights and is the default."""
+
+RESERVED = frozenset({*NAMES, *ALIASES, FEATUREFOREST})
+"""Names that no plugin can have."""
 
 
 class Encoder(Protocol):
@@ -42,13 +46,18 @@ class Encoder(Protocol):
         ...
 
 
+def encoder_names() -> tuple[str, ...]:
+    """Return the names that `open_encoder` knows here: our own, and those of plugins."""
+    return (*NAMES, *find_plugins(RESERVED))
+
+
 def open_encoder(name: str = "filters", **options: Any) -> Encoder:
     """Make an encoder.
 
     Parameters
     ----------
     name
-        One of `NAMES`, or a name of FeatureForest's; for deep encoders also with the wanted maps: "sam2_base:s4,s8".
+        One of `encoder_names`, or a name of FeatureForest's; for deep encoders also with the wanted maps: "sam2_base:s4,s8".
     options
         Settings of that encoder: see `forestbridge.encoders.filters.open_filter_bank` and
         `forestbridge.encoders.deep.open_deep_encoder`.
@@ -59,6 +68,8 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
         If the name is not known.
     MissingExtraError
         If a deep encoder is asked for and torch or timm is not installed.
+    PluginError
+        If the encoder of a plugin fails.
     """
     if name == "filters":
         from forestbridge.encoders.filters import open_filter_bank
@@ -72,7 +83,11 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
         if maps is not None:
             options["maps"] = maps
         return open_deep_encoder(deep_name, **options)
-    raise ValueError(f"expected one of the encoders {', '.join(NAMES)}, found {name!r}; choose one of these")
+    plugins = find_plugins(RESERVED)
+    if name in plugins:
+        return open_plugin(plugins[name], options)
+    known = ", ".join((*NAMES, *plugins))
+    raise ValueError(f"expected one of the encoders {known}, found {name!r}; choose one of these")
 
 
 def encoder_from_spec(spec: EncoderSpec) -> Encoder:
@@ -83,7 +98,9 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
     ValueError
         If this version has no such encoder, or its arithmetic has another version number.
     MissingExtraError, WeightsError, ResourceError
-        If a deep encoder's libraries or weights are not there.
+        If a deep encoder's libraries or weights are not there, or a plugin's encoder fails.
+    SpecMismatchError
+        If a plugin is installed in another version.
     """
     if spec.name == "filters":
         from forestbridge.encoders.filters import filter_bank_from_spec
@@ -99,8 +116,12 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
             f"expected an encoder that forestbridge runs, found that the features of FeatureForest's {spec.options.get('model')} "
             "(featureforest) come from its feature stores only; extract the image with FeatureForest and give NAME.hdf5 in its place"
         )
+    plugins = find_plugins(RESERVED)
+    if spec.name in plugins:
+        return plugin_from_spec(plugins[spec.name], spec)
+    known = ", ".join((*NAMES, *plugins))
     raise ValueError(
-        f"expected one of the encoders {', '.join(NAMES)}, found {spec.name!r}; update forestbridge to use it"
+        f"expected one of the encoders {known}, found {spec.name!r}; update forestbridge, or install the package that has this encoder"
     )
 
 
