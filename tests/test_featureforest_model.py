@@ -378,11 +378,11 @@ def test_trees_that_are_none(tmp_path, forest, changes, message):
 
 
 def test_damaged_models_end_in_one_error(tmp_path, forest):
-    """The reader runs once for each: 40 random changes of bytes."""
+    """The reader runs once for each: 15 random changes of bytes."""
     good = save(tmp_path / "a.bin", model_of(forest)).read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
-    for _ in range(40):
+    for _ in range(15):
         bad = bytearray(good)
         for place in rng.integers(len(good), size=3):
             bad[place] = rng.integers(256)
@@ -391,7 +391,7 @@ def test_damaged_models_end_in_one_error(tmp_path, forest):
             read(tmp_path / "a.bin")
         except ForestError:
             refused += 1
-    assert refused > 5
+    assert refused > 2
 
 
 def test_memory_is_limited(tmp_path, forest):

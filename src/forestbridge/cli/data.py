@@ -35,7 +35,7 @@ def info(
     path: Annotated[
         Path,
         typer.Argument(
-            help="An image, a feature store, a forest (.forest), a package (.zip) or an ilastik project (.ilp)."
+            help="An image, a feature store (.hdf5 too), a forest (.forest), a package (.zip) or an ilastik project (.ilp)."
         ),
     ],
     axes: Axes = None,
