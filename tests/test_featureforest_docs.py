@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from command_line import call
 from featureforest_files import write_featureforest
 from forestbridge.encoders import features
 from forestbridge.phantom import phantom
+from small_encoders import pooling_encoder
 
 TEXT = (Path(__file__).parent.parent / "docs" / "featureforest.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
@@ -91,6 +93,18 @@ def test_packages(folder: Path) -> None:
     )  # a smaller one, whose package is written in seconds
     run(package)
     assert fb.inspect_package("cells.zip").spec.name == "filters"
+
+
+def test_back_to_featureforest(folder: Path) -> None:
+    small = pooling_encoder(fine=256, coarse=512)
+    encoder = replace(small, spec=replace(small.spec, name="sam2_base"))  # of as many features
+    store = fb.extract(SAMPLE.image / 255, encoder, "a_sam2.features.ome.zarr")
+    (line,) = examples("Back to FeatureForest")
+    run(line.strip())
+    found = fb.open_store("a_sam2.hdf5")
+    assert found.spec.options["model"] == "SAM2_Base"
+    points = [[95, 111], [0, 0], [40, 17]]
+    np.testing.assert_array_equal(found.at(points), store.at(points).astype(np.float16))
 
 
 def test_a_forest_of_a_store_is_no_package(folder: Path) -> None:

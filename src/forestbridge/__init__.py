@@ -20,7 +20,7 @@ from forestbridge.qc import quality
 from forestbridge.runner import open_package
 from forestbridge.sklearn_forest import forest_from_sklearn
 from forestbridge.spec import EncoderSpec
-from forestbridge.stores import open_store, verify_store
+from forestbridge.stores import open_store, verify_store, write_featureforest
 from forestbridge.train import train
 
 __version__ = "0.1.0"
@@ -54,6 +54,7 @@ __all__ = [
     "read_scribbles",
     "train",
     "verify_store",
+    "write_featureforest",
     "write_forest_package",
     "write_labels",
     "write_overlay",
