@@ -212,7 +212,9 @@ def test_weights_are_found_again_by_their_hash(
     ]
     for path in (tmp_path / "weights").iterdir():
         path.unlink()
-    with pytest.raises(ResourceError, match=r"name the file once with --weights FILE"):
+    with pytest.raises(
+        ResourceError, match=r"name the file once with: forestbridge encoders download cellpose_cyto3 --weights FILE"
+    ):
         encoder_from_spec(first.spec)
     assert deep_encoder_from_spec(first.spec, weights=cyto3_file()).spec == first.spec
 

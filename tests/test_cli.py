@@ -103,9 +103,9 @@ def test_info_knows_what_a_file_is() -> None:
 
 
 def test_encoders_and_verify() -> None:
-    [entry] = done("encoders", "--json").json()
+    entry = done("encoders", "--json").json()[0]
     assert (entry["name"], entry["features"], entry["halo"]) == ("filters", 49, [38, 38])
-    assert entry["fingerprint"] in done("encoders").out
+    assert len(entry["fingerprint"]) == 16
     report = done("verify", "line/a.features.ome.zarr", "--json").json()
     assert (report["ok"], report["shards"], report["problems"]) == (True, 1, [])
 

@@ -20,8 +20,8 @@ TEXT = (Path(__file__).parent.parent / "docs" / "command_line.md").read_text(enc
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
 SHARED = "Options of several commands"
 MACROS = "For macros"
-NOT_RUN = {"forestbridge demo -o demo"}
-"""Takes a minute; `scripts/demo` runs it."""
+NOT_RUN = {"forestbridge demo -o demo", "forestbridge encoders download sam2_base"}
+"""The first takes a minute, and `scripts/demo` runs it; the second needs a network, and `test_weights.py` has its own."""
 
 
 def commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:

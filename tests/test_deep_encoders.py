@@ -1,6 +1,8 @@
 """The transformers with random weights in the official layouts: against their authors' code, their geometry, and as every encoder."""
 
+import re
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -459,3 +461,21 @@ def test_grey_is_three_equal_colours() -> None:
     raw = picture(128, 1)
     with torch.inference_mode():
         assert torch.equal(grey.module(raw)[0], colours.module(raw.expand(-1, 3, -1, -1))[0])
+
+
+def test_page_has_the_maps_of_every_network() -> None:
+    """The table of docs/encoders.md: features and stride of each map, those of the default in bold."""
+    page = (Path(__file__).parent.parent / "docs" / "encoders.md").read_text(encoding="utf-8")
+    rows = {
+        name: row
+        for names, row in re.findall(r"^\| (`.*?) \| (\*\*.*?) \|$", page, re.MULTILINE)
+        for name in names.split(", ")
+    }
+    assert set(rows) == {f"`{n.name}`" for n in NETWORKS}
+    for network in NETWORKS:
+        bold, others = re.fullmatch(r"\*\*(.*?)\*\*(?:; (.*))?", rows[f"`{network.name}`"]).groups()
+        for text, default in ((bold, True), (others, False)):
+            maps = [m for m in network.maps if m.default == default]
+            spec = plan(network.name, maps=[m.name for m in maps]) if maps else None
+            expected = [f"{m.name} {len(m.channels)} @ {m.stride:g}" for m in spec.maps] if spec else []
+            assert (text.split(", ") if text else []) == expected

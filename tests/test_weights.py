@@ -224,7 +224,7 @@ def test_offline(
         monkeypatch.setenv("FORESTBRIDGE_OFFLINE", "1")
     offline = None if by_variable else True
     place = folder / "small.pt"
-    with pytest.raises(ResourceError, match=rf"fetch {server.url} on another machine and put it there as {place}, or"):
+    with pytest.raises(ResourceError, match=rf"fetch {server.url} on another machine and put it there as {place}$"):
         get(offline=offline)
     place.write_bytes(content[:-9])
     with pytest.raises(WeightsError, match=r"small.pt: expected \d+ bytes as the weights of small"):
@@ -288,7 +288,7 @@ def test_own_file_is_kept_and_found_by_its_hash(
     assert get(sha256=sha256) == found
     found.path.unlink()
     with pytest.raises(
-        ResourceError, match=rf"with sha256 {sha256}, found none in .*: name the file once with --weights"
+        ResourceError, match=rf"with sha256 {sha256}, found none in .*: name the file once with: forestbridge"
     ):
         get(sha256=sha256)
     assert server.asked == []

@@ -15,6 +15,7 @@ import typer
 from typer.main import get_command
 
 from forestbridge.cli import data, demo, fiji, ilastik, package
+from forestbridge.cli.encoders import encoders
 from forestbridge.cli.errors import UsageError, error_message, exit_code
 from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
@@ -45,7 +46,7 @@ app.command()(demo.demo)
 app.command()(demo.example)
 app.command()(data.info)
 app.command(cls=SeveralValues)(qc)
-app.command()(data.encoders)
+app.command()(encoders)
 app.command(cls=SeveralValues)(extract)
 app.add_typer(data.labels)
 app.command(cls=SeveralValues)(train)

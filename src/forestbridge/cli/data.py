@@ -1,4 +1,4 @@
-"""Looking at things: info, encoders, labels, verify."""
+"""Looking at things: info, labels, verify."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -10,13 +10,11 @@ import forestbridge as fb
 from forestbridge.cli.batch import check_present
 from forestbridge.cli.messages import say
 from forestbridge.cli.options import HELP, Axes, Ignore, Json, LabelMerge, Names, Overwrite, Plane, Scene
-from forestbridge.cli.output import print_json, print_path, print_result, print_table
+from forestbridge.cli.output import print_json, print_path, print_result
 from forestbridge.cli.package_facts import package_facts
 from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.places import Places, check_places
 from forestbridge.cli.sources import LabelReading, Reading, is_store, open_image
-from forestbridge.encoders import NAMES
-from forestbridge.encoders.networks import DEEP_NAMES
 from forestbridge.ilastik import is_project
 from forestbridge.image import describe_image
 from forestbridge.image.source import shown
@@ -60,34 +58,6 @@ def _facts(path: Path, reading: Reading, *, short: bool) -> dict[str, Any]:
     if is_store(path):
         return store_facts(path)
     return {"kind": "image", **describe_image(open_image(path, reading))}
-
-
-def encoders(json: Json = False) -> None:
-    """List the encoders.
-
-    Example: [bold]forestbridge encoders[/bold]
-    """
-    found = [_encoder_facts(name) for name in NAMES if name not in DEEP_NAMES]
-    if json:
-        print_json(found)
-    else:
-        rows = [
-            [e["name"], str(e["features"]), str(max(e["halo"])), str(e["weights"]), str(e["fingerprint"])]
-            for e in found
-        ]
-        print_table("encoders, for images of one channel", ["name", "features", "halo", "weights", "fingerprint"], rows)
-
-
-def _encoder_facts(name: str) -> dict[str, Any]:
-    spec = fb.open_encoder(name).spec
-    return {
-        "name": name,
-        "features": spec.n_features,
-        "maps": {m.name: m.stride for m in spec.maps},
-        "halo": list(spec.halo),
-        "weights": spec.weights or "none needed",
-        "fingerprint": spec.fingerprint(),
-    }
 
 
 @labels.command(cls=SeveralValues)

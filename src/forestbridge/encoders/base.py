@@ -77,7 +77,7 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
         return open_filter_bank(**options)
     deep_name, maps = split_name(name)
     if deep_name in DEEP_NAMES:
-        _require_torch(deep_name)
+        require_torch(deep_name)
         from forestbridge.encoders.deep import open_deep_encoder
 
         if maps is not None:
@@ -107,7 +107,7 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
 
         return filter_bank_from_spec(spec)
     if spec.name in DEEP_NAMES:
-        _require_torch(spec.name)
+        require_torch(spec.name)
         from forestbridge.encoders.deep import deep_encoder_from_spec
 
         return deep_encoder_from_spec(spec)
@@ -125,7 +125,7 @@ def encoder_from_spec(spec: EncoderSpec) -> Encoder:
     )
 
 
-def _require_torch(name: str) -> None:
+def require_torch(name: str) -> None:
     """Refuse a deep encoder whose libraries are missing.
 
     Raises

@@ -130,6 +130,11 @@ def build_module(spec: EncoderSpec, part: Mapping[str, Tensor], *, exportable: b
     return RawNetwork(spec, network).eval()
 
 
+def random_module(spec: EncoderSpec) -> RawNetwork:
+    """Make the module of a spec with the random numbers that it begins training with: for measuring what it costs."""
+    return RawNetwork(spec, _empty_network(network_of(spec.name), [m.name for m in spec.maps], exportable=False)).eval()
+
+
 def convert_checkpoint(network: Network) -> Callable[[Any], dict[str, Tensor]]:
     """Return the function that takes the encoder's tensors from what a published file holds.
 

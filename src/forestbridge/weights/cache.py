@@ -107,7 +107,7 @@ def weights_file(
     if sha256 is not None and expected is not None and sha256 != expected:
         raise ResourceError(
             f"expected the weights of {name} with sha256 {sha256}, found none in {weights_folder()}; they are not the published "
-            f"ones: name the file once with --weights FILE (weights=FILE), with which they were made"
+            f"ones: name the file once with: forestbridge encoders download {name} --weights FILE (weights=FILE)"
         )
     if expected is not None and (found := _converted(name, expected)):
         return found
@@ -152,8 +152,7 @@ def _published(
     elif offline:
         raise ResourceError(
             f"expected the weights of {checkpoint.name}, found none in {folder}, and nothing is downloaded (offline, or "
-            f"FORESTBRIDGE_OFFLINE is set); fetch {checkpoint.url} on another machine and put it there as {path}, or give it "
-            "with --weights FILE (weights=FILE)"
+            f"FORESTBRIDGE_OFFLINE is set); fetch {checkpoint.url} on another machine and put it there as {path}"
         )
     else:
         _log.info("downloading %s, %d MB, licence: %s", checkpoint.url, checkpoint.megabytes, checkpoint.licence)
