@@ -32,6 +32,8 @@ ORDER = [
     "forest",
     "sklearn_forest",
     "intelex",
+    "unpickle",
+    "featureforest",
     "ilastik",
     "prune",
     "engine",

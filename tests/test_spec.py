@@ -127,7 +127,7 @@ def test_a_stranger_is_refused_with_what_differs():
     found = replace(LOCAL, channels=1, options={"scales": list(range(100))})
     message = (
         rf"forest n\.forest expects the features of local \[{LOCAL.fingerprint()[:8]}\], store a\.zarr has those of "
-        rf"local \[{found.fingerprint()[:8]}\] \(channels: 2 against 1; options: .* against .*\.\.\.\); extract again"
+        rf"local \[{found.fingerprint()[:8]}\] \(channels: 2 against 1; options scales: \[0.7, 1.0\] against .*\.\.\.\); extract again"
     )
     with pytest.raises(SpecMismatchError, match=message) as caught:
         require_same_spec(LOCAL, found, expected_by="forest n.forest", found_in="store a.zarr", remedy="extract again")

@@ -42,7 +42,7 @@ def test_open_refuses_what_is_no_store(tmp_path, store_path):
     ):
         open_store(tmp_path / "none.zarr")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match=r"found that .*file is a file"):
+    with pytest.raises(StoreError, match=r"found that .*file is another file"):
         open_store(tmp_path / "file")
     (tmp_path / "folder").mkdir()
     with pytest.raises(

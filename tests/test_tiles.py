@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forestbridge.tiles import interpolation_cells, plan_tiles
+from forestbridge.tiles import interpolation_cells, plan_strips, plan_tiles
 
 axis = st.tuples(st.integers(1, 9), st.integers(1, 12), st.integers(0, 20))  # image, core and halo along one axis
 axes = st.lists(axis, min_size=1, max_size=3).map(lambda a: tuple(zip(*a, strict=True)))
@@ -90,3 +90,24 @@ def test_stride_one_looks_up_the_pixel_itself():
     first, _, weight = interpolation_cells(np.arange(9), 1.0, 0.0, 9)
     np.testing.assert_array_equal(first, np.arange(9))
     assert not weight.any()
+
+
+def test_a_pixel_on_a_centre_needs_one_cell():
+    first, second, _ = interpolation_cells(np.array([0, 1.5, 2, 5.5, 9]), 4.0, 1.5, 2)
+    np.testing.assert_array_equal(first, [0, 0, 0, 1, 1])
+    np.testing.assert_array_equal(second, [0, 0, 1, 1, 1])
+
+
+def test_strips_cover_a_plane_block_by_block():
+    strips = [tile.core for tile in plan_strips((25, 30), (10, 20), most=80)]
+    assert strips[:4] == [
+        (slice(0, 4), slice(0, 20)),
+        (slice(4, 8), slice(0, 20)),
+        (slice(8, 10), slice(0, 20)),
+        (slice(0, 4), slice(20, 30)),
+    ]
+    seen = np.zeros((25, 30), int)
+    for y, x in strips:
+        seen[y, x] += 1
+    assert (seen == 1).all()
+    assert len(list(plan_strips((25, 30), (10, 20), most=1))) == 50

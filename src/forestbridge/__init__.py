@@ -8,6 +8,7 @@ from forestbridge.encoders import features, open_encoder
 from forestbridge.errors import ForestbridgeError
 from forestbridge.export import export_features
 from forestbridge.extract import extract
+from forestbridge.featureforest import import_featureforest
 from forestbridge.forest import PixelForest, load_forest
 from forestbridge.ilastik import Project, read_project, write_project
 from forestbridge.image import Image, as_image, read_image, write_labels, write_overlay, write_probabilities
@@ -32,7 +33,7 @@ from forestbridge.qc import quality
 from forestbridge.runner import open_package
 from forestbridge.sklearn_forest import forest_from_sklearn
 from forestbridge.spec import EncoderSpec
-from forestbridge.stores import open_store, verify_store
+from forestbridge.stores import open_store, verify_store, write_featureforest
 from forestbridge.train import train
 
 __version__ = "0.1.0"
@@ -57,6 +58,7 @@ __all__ = [
     "extract",
     "features",
     "forest_from_sklearn",
+    "import_featureforest",
     "inspect_package",
     "instances",
     "load_forest",
@@ -75,6 +77,7 @@ __all__ = [
     "read_training_set",
     "train",
     "verify_store",
+    "write_featureforest",
     "write_forest_package",
     "write_labels",
     "write_overlay",

@@ -12,7 +12,8 @@
     │   └── TrustError       5   a package that carries code, and whose hash was not given to --trust
     ├── WeightsError         5   a weight file that is damaged, hostile, or of another network
     ├── ResourceError        6   memory, disk or a device that is not there
-    │   └── MissingExtraError 6  a package of an optional extra is not installed
+    │   ├── MissingExtraError 6  a package of an optional extra is not installed
+    │   └── PluginError      6   an encoder of another package that fails
     └── InterruptedRunError  7   stopped from outside; the work done is kept and the run can be resumed
 
 Exit code 0 is success, 1 "checked and not good" (a result, not an error), 2 wrong use: of the command line, or of a function
@@ -96,6 +97,10 @@ class MissingExtraError(ResourceError):
             f"{what} needs the extra '{extra}', which is not installed; install it with: pip install 'forestbridge[{extra}]'"
         )
         self.extra = extra
+
+
+class PluginError(ResourceError):
+    """An encoder of another package that fails."""
 
 
 class InterruptedRunError(ForestbridgeError):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from forestbridge.assemble import Piece, block_of, region_of
 from forestbridge.encoders.base import Encoder
-from forestbridge.encoders.features import TileOfImage, as_source, check_image, encode_tile, tiles_of
+from forestbridge.encoders.features import TileOfImage, as_source, check_image, encode_tile, strips_of, tiles_of
 from forestbridge.errors import ImageError, StoreError
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
@@ -191,9 +191,7 @@ def _from_store(store: FeatureStore, chosen: Sequence[int], beside: Image | None
             f"expected the features of the whole image in {store.path}, found {len(missing)} shards missing, the first {missing[0]}; "
             "run extract again, it computes the rest"
         )
-    sizes, n = store.image.sizes, store.spec.n_features
-    rows = max(1, TILE_BYTES // (4 * n * min(512, sizes["X"])))
-    tiles = list(plan_tiles((sizes["Y"], sizes["X"]), (min(rows, 512), 512), (0, 0)))
+    places = strips_of(store, most=TILE_BYTES // (4 * store.spec.n_features)) or _squares_of(store)
 
     def work(place: TileOfImage) -> Piece:
         core = place.tile.core
@@ -203,8 +201,15 @@ def _from_store(store: FeatureStore, chosen: Sequence[int], beside: Image | None
         values = store.at(points)[:, chosen]  # (y*x, F)
         return _piece(place, np.ascontiguousarray(values.T).reshape(len(chosen), *y.shape), beside)
 
-    places = [TileOfImage(t, z, tile) for t in range(sizes["T"]) for z in range(sizes["Z"]) for tile in tiles]
     yield from in_order(work, places, jobs)
+
+
+def _squares_of(store: FeatureStore) -> list[TileOfImage]:
+    """Return tiles of at most 512 × 512 pixels."""
+    sizes = store.image.sizes
+    rows = max(1, TILE_BYTES // (4 * store.spec.n_features * min(512, sizes["X"])))
+    tiles = list(plan_tiles((sizes["Y"], sizes["X"]), (min(rows, 512), 512), (0, 0)))
+    return [TileOfImage(t, z, tile) for t in range(sizes["T"]) for z in range(sizes["Z"]) for tile in tiles]
 
 
 def _piece(place: TileOfImage, values: NDArray[np.float32], beside: Image | None) -> Piece:

@@ -176,7 +176,7 @@ def load_forest(path: str | Path) -> PixelForest:
             f"expected a safetensors file, found {path}, which cannot be read ({error}); copy it again"
         ) from error
     forest = _forest_from_header(text, arrays, path)
-    _check_structure(forest, path)
+    check_structure(forest, path)
     return forest
 
 
@@ -188,7 +188,8 @@ def _refuse_pickle(path: Path) -> None:
     if suspicious and start[8:] != b"{":
         raise ForestError(
             f"expected a forest saved by forestbridge, found {path}, which looks like a pickle or an archive; pickles can run code and "
-            "are not loaded. Convert it where you trust it: forest_from_sklearn(rf).save('NAME.forest')"
+            "are not loaded. Convert it where you trust it: forest_from_sklearn(rf).save('NAME.forest'); "
+            f"a model of FeatureForest: ff-package convert {path} -o NAME.forest"
         )
 
 
@@ -216,8 +217,14 @@ def _forest_from_header(text: str, arrays: dict[str, NDArray], path: Path) -> Pi
         ) from error
 
 
-def _check_structure(forest: PixelForest, path: Path) -> None:
-    """Refuse arrays that are not trees: an engine would read beyond them or never end."""
+def check_structure(forest: PixelForest, path: Path) -> None:
+    """Refuse arrays that are not trees: an engine would read beyond them or never end.
+
+    Raises
+    ------
+    ForestError
+        Naming the file.
+    """
 
     def require(good: bool, expected: str) -> None:
         if not good:

@@ -24,6 +24,7 @@ from forestbridge.encoders.features import (
     encode_tile,
     encode_tiles,
     spatial_shape,
+    strips_of,
     tiles_of,
 )
 from forestbridge.encoders.filters import FilterBank
@@ -34,7 +35,7 @@ from forestbridge.forest import PixelForest
 from forestbridge.image import Image, ImageShape
 from forestbridge.prune import drop_unused_filters
 from forestbridge.spec import EncoderSpec, MapSpec, require_same_spec
-from forestbridge.stores import FeatureStore
+from forestbridge.stores import FEATUREFOREST, FeatureStore, featureforest_settings
 from forestbridge.threads import ahead, check_threads, in_order
 from forestbridge.tiles import cell_window
 
@@ -46,6 +47,9 @@ Progress = Callable[[int, int], None]
 
 Classify = Callable[[Sequence[MapPart], tuple[slice, ...]], NDArray[np.float32]]
 """From the parts of maps around a core, and the core, to its (K, ...) probabilities."""
+
+STRIP = 2**15
+"""Pixels of a piece of a store that is read in large blocks; each thread holds the features of one."""
 
 SQUARE = 512
 """Side of a chunk of a result in OME-Zarr."""
@@ -323,7 +327,7 @@ def _predict_store(store: FeatureStore, run: _Run) -> Iterator[Piece]:
         parts = [_read_part(store, m, place) for m in store.spec.maps]
         return run.piece(place, classify(parts, place.tile.core))
 
-    tiles = _by_squares(tiles_of(store.spec, store.image))
+    tiles = strips_of(store, most=STRIP) or _by_squares(tiles_of(store.spec, store.image))
     yield from run.told(in_order(work, tiles, run.jobs), len(tiles))
 
 
@@ -365,6 +369,12 @@ def _classify(forest: PixelForest, parts: Sequence[MapPart], core: tuple[slice, 
     return np.stack(stack, axis=1)
 
 
+def _remedy(spec: EncoderSpec) -> str:
+    if spec.name != FEATUREFOREST:
+        return "extract the features again with the forest's encoder, or train on this store"
+    return f"extract the features again with {featureforest_settings(spec)}, or train on this store"
+
+
 def _check_store(store: FeatureStore, spec: EncoderSpec) -> None:
     """Refuse a store of another encoder, or one without all features."""
     require_same_spec(
@@ -372,7 +382,7 @@ def _check_store(store: FeatureStore, spec: EncoderSpec) -> None:
         store.spec,
         expected_by="the forest",
         found_in=f"store {store.path}",
-        remedy="extract the features again with the forest's encoder, or train on this store",
+        remedy=_remedy(spec),
     )
     if not store.done and (missing := store.missing()):
         raise StoreError(

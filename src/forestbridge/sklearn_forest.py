@@ -1,6 +1,6 @@
 """From a fitted scikit-learn forest to a `PixelForest` that decides exactly as it does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,8 +63,6 @@ def forest_from_sklearn(
     """
     from sklearn import __version__ as sklearn_version
 
-    from forestbridge.labels import DEFAULT_COLOURS
-
     found = getattr(rf, "estimators_", None)
     if (
         not found
@@ -86,16 +84,56 @@ def forest_from_sklearn(
         )
     integer = np.issubdtype(np.asarray(rf.classes_).dtype, np.integer) and min(rf.classes_) >= 0
     classes = tuple(int(c) for c in rf.classes_) if integer else tuple(range(1, len(rf.classes_) + 1))
+    if names is None and not integer:
+        names = [str(c) for c in rf.classes_]
+    trees = trees or [tree_arrays(t) for t in found]
+    versions = {"scikit-learn": sklearn_version}
+    n_features = int(rf.n_features_in_)
+    return forest_of_trees(trees, classes, spec, names=names, colours=colours, versions=versions, n_features=n_features)
+
+
+def forest_of_trees(
+    trees: Sequence[TreeArrays],
+    classes: Sequence[int],
+    spec: EncoderSpec | None,
+    *,
+    names: Sequence[str] | None = None,
+    colours: Sequence[str] | None = None,
+    versions: Mapping[str, str],
+    n_features: int | None = None,
+) -> PixelForest:
+    """Put trees together to a forest.
+
+    Parameters
+    ----------
+    classes
+        Label value of each column of the trees' values.
+    names, colours
+        One per class; by default "class <value>" and a fixed cycle of colours.
+    n_features
+        That of the spec by default.
+
+    Raises
+    ------
+    ValueError
+        If the number of names or colours is not the number of classes.
+    """
+    from forestbridge.labels import DEFAULT_COLOURS
+
     if names is None:
-        names = [f"class {c}" for c in classes] if integer else [str(c) for c in rf.classes_]
+        names = [f"class {c}" for c in classes]
     if colours is None:
         colours = [DEFAULT_COLOURS[i % len(DEFAULT_COLOURS)] for i in range(len(classes))]
     if len(names) != len(classes) or len(colours) != len(classes):
         raise ValueError(
-            f"expected {len(classes)} names and colours, one for each of the classes {classes}, found {list(names)} and {list(colours)}"
+            f"expected {len(classes)} names and colours, one for each of the classes {tuple(classes)}, found {list(names)} and "
+            f"{list(colours)}"
         )
+    if n_features is None:
+        assert spec is not None
+        n_features = spec.n_features
     parts, node, leaf = [], 0, 0
-    for tree in trees or [tree_arrays(t) for t in found]:
+    for tree in trees:
         parts.append(_renumber(tree, first_node=node, first_leaf=leaf))
         node, leaf = node + len(parts[-1][0]), leaf + len(parts[-1][3])
     feature, threshold, left, leaves = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -105,13 +143,13 @@ def forest_from_sklearn(
         left=left,
         roots=np.cumsum([0] + [len(p[0]) for p in parts[:-1]], dtype=np.int32),
         leaves=leaves,
-        n_features=int(rf.n_features_in_),
-        classes=classes,
+        n_features=n_features,
+        classes=tuple(classes),
         names=tuple(names),
         colours=tuple(colours),
         spec=spec,
         training={},
-        versions={"scikit-learn": sklearn_version},
+        versions=versions,
     )
 
 

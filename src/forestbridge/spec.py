@@ -196,10 +196,16 @@ def require_same_spec(
         return
     a, b = json.loads(expected.to_json()), json.loads(found.to_json())
     differing = [key for key in a if a[key] != b[key]]
-    shown = "; ".join(f"{key}: {_short(a[key])} against {_short(b[key])}" for key in differing)
+    shown = "; ".join(_difference(key, a[key], b[key]) for key in differing)
     raise SpecMismatchError(
         f"{expected_by} expects the features of {expected}, {found_in} has those of {found} ({shown}); {remedy}"
     )
+
+
+def _difference(key: str, a: Any, b: Any) -> str:
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return "; ".join(_difference(f"{key} {inner}", a[inner], b[inner]) for inner in a if a[inner] != b[inner])
+    return f"{key}: {_short(a)} against {_short(b)}"
 
 
 def _short(value: Any) -> str:

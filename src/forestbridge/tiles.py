@@ -78,6 +78,23 @@ def plan_tiles(shape: Sequence[int], core: Sequence[int], halo: Sequence[int]) -
         )
 
 
+def plan_strips(shape: Sequence[int], block: Sequence[int], *, most: int) -> Iterator[Tile]:
+    """Yield tiles that cover a plane block by block, each block from top to bottom, for reading blocks once and in turn.
+
+    Parameters
+    ----------
+    shape, block
+        Of the plane and of its blocks, (y, x).
+    most
+        Most pixels of a tile; at least a row of a block.
+    """
+    rows = max(1, most // block[1])
+    for y, x in (tile.core for tile in plan_tiles(shape, block, (0, 0))):
+        for start in range(y.start, y.stop, rows):
+            core = (slice(start, min(start + rows, y.stop)), x)
+            yield Tile(core=core, outer=core)
+
+
 def plan_windows(size: int, window: int, halo: int) -> list[tuple[slice, slice]]:
     """Cut one axis into windows of equal length that slide to stay inside the image.
 
@@ -123,13 +140,13 @@ def interpolation_cells(
     Returns
     -------
     first, second
-        (N,) cell indices, equal where clamped.
+        (N,) cell indices, equal where clamped and on the centre of a cell: a cell of weight 0 need not be there, nor be read.
     weight
         (N,) float32: value = (1 - weight)·cell[first] + weight·cell[second].
     """
     cell = np.clip((np.asarray(positions, np.float64) - offset) / stride, 0, size - 1)
     first = np.floor(cell).astype(np.intp)
-    second = np.minimum(first + 1, size - 1)
+    second = np.ceil(cell).astype(np.intp)
     return first, second, (cell - first).astype(np.float32)
 
 

@@ -33,7 +33,7 @@ def info(
     path: Annotated[
         Path,
         typer.Argument(
-            help="An image, a feature store, a forest (.forest), a package (.zip) or an ilastik project (.ilp)."
+            help="An image, a feature store (.hdf5 too), a forest (.forest), a package (.zip) or an ilastik project (.ilp)."
         ),
     ],
     axes: Axes = None,
@@ -121,5 +121,6 @@ def verify(store: Annotated[Path, typer.Argument(help="A feature store.")], json
     facts = {**asdict(report), "path": str(report.path), "ok": report.ok}
     print_result(facts, json=json)
     if not report.ok:
-        say(f"go on with: forestbridge extract IMAGE -o {shown(store)} --like {shown(store)} --repair")
+        repair = f"go on with: forestbridge extract IMAGE -o {shown(store)} --like {shown(store)} --repair"
+        say("extract it again with FeatureForest" if store.is_file() else repair)
         raise typer.Exit(1)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 import forestbridge as fb
+from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Like, Nan, Overwrite, Scene
 from forestbridge.cli.output import print_json, print_path
 from forestbridge.cli.places import Places, check_places
@@ -23,6 +24,7 @@ from forestbridge.image.source import shown
 from forestbridge.image.writers import result_format
 from forestbridge.model import open_forest
 from forestbridge.spec import EncoderSpec, require_same_spec
+from forestbridge.stores import FEATUREFOREST, plan_featureforest
 
 
 def export(
@@ -54,6 +56,10 @@ def export(
     Example: [bold]forestbridge export a.features.ome.zarr -o a_features.h5[/bold]
     """
     check_places([source], Places([output], None), overwrite=overwrite)
+    if format == FEATUREFOREST:
+        unfit = {"--features": features, "--forest": forest, "--image": image, "--like": like}
+        _export_to_featureforest(source, output, unfit, overwrite=overwrite, dry_run=dry_run, json=json)
+        return
     result_format(output, format)
     reading = Reading(axes, channels, nan, scene)
     opened = image_or_store(source, reading)
@@ -71,6 +77,40 @@ def export(
     if json:
         print_json({"dry_run": False, **facts})
     print_path(output, json=json)
+
+
+def _export_to_featureforest(
+    source: Path, output: Path, unfit: dict[str, Any], *, overwrite: bool, dry_run: bool, json: bool
+) -> None:
+    """Write a store in FeatureForest's layout.
+
+    Raises
+    ------
+    ValueError
+        If the source is no store, or options for images are given.
+    """
+    if given := [option for option, value in unfit.items() if value]:
+        raise ValueError(
+            f"expected --format featureforest without {', '.join(given)}, since it takes all features of a store; leave it out"
+        )
+    if output.suffix.lower() != ".hdf5":
+        raise ValueError(f"expected -o NAME.hdf5 for --format featureforest, found {shown(output)}; give another name")
+    store = image_or_store(source, Reading())
+    if isinstance(store, Image):
+        raise ValueError(
+            f"expected a feature store for --format featureforest, found the image {shown(source)}; extract it first"
+        )
+    plan = plan_featureforest(store)
+    patches = [plan.slices, plan.grid.n_patches, plan.grid.side, plan.grid.side, plan.n_features]
+    facts = {"output": str(output), "model": plan.model, "slices_and_patches": patches, "bytes": plan.n_bytes}
+    if not dry_run:
+        with progress_bar(f"export {source.name}") as progress:
+            fb.write_featureforest(store, output, overwrite=overwrite, progress=progress)
+        print_path(output, json=json)
+    elif not json:
+        print(f"would write {shown(output)}: {plan.n_bytes / 2**20:.1f} MiB before compression")
+    if json:
+        print_json({"dry_run": dry_run, **facts})
 
 
 def _chosen(spec: EncoderSpec, features: list[str] | None, forest: Path | None, top: int) -> list[int]:

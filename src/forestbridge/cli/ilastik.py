@@ -1,4 +1,4 @@
-"""``ff-package convert`` and ``ff-package ilastik``: from an ilastik project to a package, and from a forest to a project."""
+"""``ff-package convert`` and ``ff-package ilastik``: from other programs' files to packages and forests, and to a project."""
 
 import shlex
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import forestbridge as fb
+from forestbridge.cli.featureforest import forest_of_model
 from forestbridge.cli.messages import say
 from forestbridge.cli.options import Axes, Channels, DryRun, Ignore, Json, LabelMerge, Overwrite, Plane, Scene
 from forestbridge.cli.output import print_json, print_path
@@ -24,6 +25,7 @@ from forestbridge.cli.package import (
 )
 from forestbridge.cli.sources import LabelReading, Reading, labels_for, open_image
 from forestbridge.errors import ForestError
+from forestbridge.featureforest import is_pickle
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
 from forestbridge.graphs import MAX_TORCHSCRIPT_DEPTH
@@ -37,7 +39,10 @@ from forestbridge.train import PRESETS
 
 
 def convert(
-    project: Annotated[Path, typer.Argument(help="An ilastik project of pixel classification (.ilp).")],
+    project: Annotated[
+        Path,
+        typer.Argument(help="An ilastik project of pixel classification (.ilp), or a model of FeatureForest (.bin)."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="NAME.zip, or NAME.forest for the forest alone.")],
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Grow a new forest from the project's labels, in place of its own trees.")
@@ -54,6 +59,20 @@ def convert(
         ),
     ] = None,
     test_image: TestImage = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--names", "-n", metavar="NAME NAME ...", help="For a model of FeatureForest: class names."),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="For an old model of FeatureForest, which does not name its encoder: the store it was trained on."
+        ),
+    ] = None,
+    trust: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="For a model of FeatureForest, a pickle: sha256:<hash of the file>."),
+    ] = None,
     name: Name = None,
     author: Author = None,
     description: Description = None,
@@ -68,8 +87,22 @@ def convert(
 ) -> None:
     """Turn an ilastik project into a package that runs everywhere: its features and its own trees, image → probabilities.
 
+    A model of FeatureForest becomes a forest for its feature stores: ff-package convert nuclei.bin -o nuclei.forest
+
     Example: [bold]ff-package convert nuclei.ilp -o nuclei.zip[/bold]
     """
+    if is_pickle(project):
+        unfit = {"--retrain": retrain, "--max-depth": max_depth, "--preset": preset, "--seed": seed, "--image": image}
+        unfit |= {"--test-image": test_image, "--name": name, "--author": author, "--description": description}
+        unfit |= {"--formats": formats, "--channels": channels, "--axes": axes, "--scene": scene}
+        model = forest_of_model(project, output, trust=trust, like=like, names=names, unfit=unfit, overwrite=overwrite)
+        _save(model, output, overwrite=overwrite, dry_run=dry_run, json=json)
+        return
+    for_models = {"--names": names, "--like": like, "--trust": trust}
+    if given := [option for option, value in for_models.items() if value]:
+        raise ValueError(
+            f"expected {', '.join(given)} with a model of FeatureForest (.bin) only, found {shown(project)}; leave it out"
+        )
     settings = {"--max-depth": max_depth, "--preset": preset, "--seed": seed}
     if not retrain and (given := [option for option, value in settings.items() if value is not None]):
         raise ValueError(f"expected {', '.join(given)} with --retrain, found it alone; add --retrain, or leave it out")

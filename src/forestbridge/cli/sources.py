@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import forestbridge as fb
-from forestbridge.encoders import Encoder, encoder_from_spec
+from forestbridge.encoders import NAMES, Encoder, encoder_from_spec, encoder_names
 from forestbridge.errors import SpecMismatchError, StoreError
 from forestbridge.ilastik import is_project
 from forestbridge.image import Image
@@ -15,7 +15,7 @@ from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles, share_names
 from forestbridge.labels.merge import Merge
 from forestbridge.spec import EncoderSpec
-from forestbridge.stores import FeatureStore
+from forestbridge.stores import FEATUREFOREST, FeatureStore, is_featureforest
 
 ANNOTATIONS = {".geojson", ".json", ".roi", ".zip"}
 """Label files that carry class names themselves; names given with them choose the label values."""
@@ -36,7 +36,7 @@ class Reading(NamedTuple):
 
 def is_store(path: Path) -> bool:
     """Whether a path is a feature store, or is named like one; an OME-Zarr image lacks the forestbridge attributes."""
-    if path.name.lower().endswith(".features.ome.zarr"):
+    if path.name.lower().endswith(".features.ome.zarr") or is_featureforest(path):
         return True
     try:
         return "spec" in json.loads((path / "zarr.json").read_bytes())["attributes"]["forestbridge"]
@@ -132,6 +132,12 @@ def encoder_for(image: Image, choice: EncoderChoice) -> Encoder:
     """Open an encoder with as many channels as the image has, or the one that `choice.like` was made with."""
     if choice.like is not None:
         return encoder_from_spec(spec_of(choice.like))
+    if choice.name in set(encoder_names()) - set(NAMES):
+        if choice.in_3d or choice.scales:
+            raise ValueError(
+                f"expected --3d and --scales with the encoder filters only, found {choice.name}; leave them out"
+            )
+        return fb.open_encoder(choice.name, channels=image.n_channels)
     options: dict = {"channels": image.n_channels, "compute_in_2d": not choice.in_3d}
     if choice.scales:
         from forestbridge.encoders.filter_kernels import FEATURE_NAMES
@@ -187,7 +193,9 @@ def _size(source: Image | FeatureStore) -> Image | dict[str, int]:
 
 
 def with_like_line(error: SpecMismatchError, image: str, like: Path) -> SpecMismatchError:
-    """Return the error with the command that makes a store that fits."""
+    """Return the error with the command that makes a store that fits; FeatureForest's are made by itself only."""
+    if spec_of(like).name == FEATUREFOREST:
+        return error
     return SpecMismatchError(
         f"{error}. This makes a store that fits: forestbridge extract {shlex.quote(shown(image))} "
         f"-o NEW.features.ome.zarr --like {shlex.quote(shown(like))}"

@@ -7,12 +7,17 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.encoders.networks import DEEP_NAMES, split_name
+from forestbridge.encoders.networks import ALIASES, DEEP_NAMES, split_name
+from forestbridge.encoders.plugins import find_plugins, open_plugin, plugin_from_spec
 from forestbridge.errors import MissingExtraError
 from forestbridge.spec import EncoderSpec
+from forestbridge.stores import FEATUREFOREST
 
 NAMES = ("filters", *DEEP_NAMES)
-"""Encoders that `open_encoder` knows; "filters" needs no weights and is the default."""
+"""Our own encoders; "filters" needs no weights and is the default."""
+
+RESERVED = frozenset({*NAMES, *ALIASES, FEATUREFOREST})
+"""Names that no plugin can have."""
 
 
 class Encoder(Protocol):
@@ -58,13 +63,18 @@ class BatchEncoder(Encoder, Protocol):
         ...
 
 
+def encoder_names() -> tuple[str, ...]:
+    """Return the names that `open_encoder` knows here: our own, and those of plugins."""
+    return (*NAMES, *find_plugins(RESERVED))
+
+
 def open_encoder(name: str = "filters", **options: Any) -> Encoder:
     """Make an encoder.
 
     Parameters
     ----------
     name
-        One of `NAMES`, or a name of FeatureForest's; for deep encoders also with the wanted maps: "sam2_base:s4,s8". Several
+        One of `encoder_names`, or a name of FeatureForest's; for deep encoders also with the wanted maps: "sam2_base:s4,s8". Several
         with + between are one encoder with the features of all: "sam2_base:s8+filters".
     options
         Settings of that encoder: see `forestbridge.encoders.filters.open_filter_bank`,
@@ -78,6 +88,8 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
         If the name is not known.
     MissingExtraError
         If a deep encoder is asked for and torch or timm is not installed.
+    PluginError
+        If the encoder of a plugin fails.
     """
     if "+" in name:
         from forestbridge.encoders.combined import open_combination
@@ -104,7 +116,11 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
                 "low=[...] and high=[...], one value per channel"
             )
         return open_deep_encoder(deep_name, **options)
-    raise ValueError(f"expected one of the encoders {', '.join(NAMES)}, found {name!r}; choose one of these")
+    plugins = find_plugins(RESERVED)
+    if name in plugins:
+        return open_plugin(plugins[name], options)
+    known = ", ".join((*NAMES, *plugins))
+    raise ValueError(f"expected one of the encoders {known}, found {name!r}; choose one of these")
 
 
 def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
@@ -121,7 +137,9 @@ def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
     ValueError
         If this version has no such encoder, or its arithmetic has another version number.
     MissingExtraError, WeightsError, ResourceError
-        If a deep encoder's libraries or weights are not there.
+        If a deep encoder's libraries or weights are not there, or a plugin's encoder fails.
+    SpecMismatchError
+        If a plugin is installed in another version.
     """
     if spec.parts:
         from forestbridge.encoders.combined import combination_from_spec
@@ -136,8 +154,17 @@ def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
         from forestbridge.encoders.deep import deep_encoder_from_spec
 
         return deep_encoder_from_spec(spec, **options)
+    if spec.name == FEATUREFOREST:
+        raise ValueError(
+            f"expected an encoder that forestbridge runs, found that the features of FeatureForest's {spec.options.get('model')} "
+            "(featureforest) come from its feature stores only; extract the image with FeatureForest and give NAME.hdf5 in its place"
+        )
+    plugins = find_plugins(RESERVED)
+    if spec.name in plugins:
+        return plugin_from_spec(plugins[spec.name], spec)
+    known = ", ".join((*NAMES, *plugins))
     raise ValueError(
-        f"expected one of the encoders {', '.join(NAMES)}, found {spec.name!r}; update forestbridge to use it"
+        f"expected one of the encoders {known}, found {spec.name!r}; update forestbridge, or install the package that has this encoder"
     )
 
 

@@ -16,7 +16,7 @@ from forestbridge.spec import EncoderSpec, MapSpec
 from forestbridge.stores import FeatureStore
 from forestbridge.stores.lookup import corners, interpolate
 from forestbridge.threads import in_order
-from forestbridge.tiles import Tile, interpolation_cells, plan_tiles
+from forestbridge.tiles import Tile, interpolation_cells, plan_strips, plan_tiles
 
 T = TypeVar("T")
 
@@ -93,6 +93,14 @@ def tiles_of(spec: EncoderSpec, image: ImageShape, *, core: Sequence[int] | None
     """
     tiles = list(plan_tiles(spatial_shape(spec, image), core or spec.tile or CORE[spec.axes], spec.halo))
     return [TileOfImage(t, z, tile) for t, z in work_units(spec, image) for tile in tiles]
+
+
+def strips_of(store: FeatureStore, *, most: int) -> list[TileOfImage]:
+    """Return tiles of at most so many pixels that read a store's blocks in turn; empty for a store without blocks."""
+    if store.block is None:
+        return []
+    strips = list(plan_strips(spatial_shape(store.spec, store.image), store.block, most=most))
+    return [TileOfImage(t, z, tile) for t, z in work_units(store.spec, store.image) for tile in strips]
 
 
 def encode_tile(image: Image, encoder: Encoder, piece: TileOfImage) -> tuple[NDArray[np.float32], ...]:

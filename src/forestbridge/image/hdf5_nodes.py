@@ -208,6 +208,16 @@ class Node:
         value = np.asarray(self._group.attrs.get(name, default))
         return float(value.ravel()[0]) if value.dtype.kind in "iuf" and value.size == 1 else default
 
+    def attribute(self, name: str) -> str | float | None:
+        """Return a text or a number beside this group; None if there is none, or it is something else."""
+        value = self._group.attrs.get(name)
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, str) or value is None:
+            return value
+        number = np.asarray(value)
+        return number.ravel()[0].item() if number.dtype.kind in "iufb" and number.size == 1 else None
+
     def _find(self, path: str) -> Any:
         """Return what a path leads to without following a link."""
         import h5py

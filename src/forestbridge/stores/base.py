@@ -12,6 +12,8 @@ from forestbridge.errors import StoreError
 from forestbridge.image import AXES, Image
 from forestbridge.spec import EncoderSpec
 
+HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
+
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -22,7 +24,7 @@ class ImageFacts:
     axes, shape
         A subset of "TCZYX" in this order, and the length of each.
     dtype
-        Name of the pixels' dtype, e.g. "uint16".
+        Name of the pixels' dtype, e.g. "uint16"; "unknown" in stores of FeatureForest.
     pixel_size
         Micrometres per pixel for the axes whose size is known: ``{"y": 0.5, "x": 0.5}``.
     frame_interval
@@ -119,6 +121,11 @@ class FeatureStore(Protocol):
         """Whether the features of the whole image are there."""
         ...
 
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """Rows and columns of pixels that can only be read together, where they are many; None otherwise."""
+        ...
+
     def at(self, points: ArrayLike) -> NDArray[np.float32]:
         """Return the features of single pixels, reading only the chunks touched.
 
@@ -190,9 +197,15 @@ def open_store(path: str | Path, *, allow_partial: bool = False) -> FeatureStore
         raise StoreError(
             f"expected a feature store at {path}, found nothing; make one with: forestbridge extract IMAGE -o {path}"
         )
-    if not path.is_dir():
+    if path.is_file():
+        from forestbridge.stores.featureforest import open_featureforest
+        from forestbridge.stores.patches import is_featureforest
+
+        if path.suffix.lower() in HDF5_SUFFIXES or is_featureforest(path):
+            return open_featureforest(path, allow_partial=allow_partial)
         raise StoreError(
-            f"expected the folder of a feature store (NAME.features.ome.zarr), found that {path} is a file"
+            f"expected the folder of a feature store (NAME.features.ome.zarr), or a store of FeatureForest (NAME.hdf5), found that {path} "
+            "is another file; make one with: forestbridge extract IMAGE -o NAME.features.ome.zarr"
         )
     from forestbridge.stores.ome_zarr import open_ome_zarr
 

@@ -73,8 +73,6 @@ def corners(
     left, right, along = interpolation_cells(where["x"], m.stride, m.offset, size["x"])
     if not down.any() and not along.any():
         return {"t": where["t"], "z": where["z"], "y": top, "x": left}, None
-    bottom = np.where(down > 0, bottom, top)  # a cell of weight 0 need not be there, nor be read
-    right = np.where(along > 0, right, left)
     cells = {
         "t": np.tile(where["t"], 4),
         "z": np.tile(where["z"], 4),

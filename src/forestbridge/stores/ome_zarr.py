@@ -55,6 +55,10 @@ class OmeZarrStore:
         """The image whose features it holds."""
         return self.grid.image
 
+    @property
+    def block(self) -> None:
+        """None: small chunks are read alone."""
+
     def at(self, points: ArrayLike) -> NDArray[np.float32]:
         """Return (N, F) float32 features of (N, 2) or (N, 4) pixel positions, as `FeatureStore.at` says."""
         where = split_points(points, self.image)

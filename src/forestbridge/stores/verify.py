@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from forestbridge.errors import StoreError
 from forestbridge.stores.base import FeatureStore
+from forestbridge.stores.featureforest import FeatureForestStore, open_featureforest
 from forestbridge.stores.grid import Shard
 from forestbridge.stores.journal import JournalEntry, input_hash, read_journal
 from forestbridge.stores.ome_labels import label_names
@@ -72,7 +73,9 @@ def verify_store(store: FeatureStore | str | Path) -> StoreReport:
     StoreError
         If there is no store, or its metadata is damaged.
     """
-    opened = _as_ome_zarr(store)
+    opened = _opened(store)
+    if isinstance(opened, FeatureForestStore):
+        return _verify_featureforest(opened)
     entries, _ = read_journal(opened.path)
     problems: list[ShardProblem] = []
     n_bytes = 0
@@ -89,6 +92,20 @@ def verify_store(store: FeatureStore | str | Path) -> StoreReport:
     if opened.done and not problems and input_hash(entries.values()) != opened.input_sha256:
         problems.append(ShardProblem("", "the hash over all inputs differs from the one in zarr.json"))
     return StoreReport(opened.path, opened.done, opened.grid.n_shards, len(entries), n_bytes, tuple(problems))
+
+
+def _verify_featureforest(store: FeatureForestStore) -> StoreReport:
+    """Decode every patch and look for features that are no numbers; the file holds no hashes to compare with."""
+    problems, n_bytes = [], 0
+    places = [(z, p) for z in range(store.image.sizes["Z"]) for p in range(store.patches.n_patches)]
+    present = [place for place in places if place not in store.absent]
+    for z, patch in present:
+        if reason := store.problem(z, patch):
+            problems.append(ShardProblem(f"slice {z} patch {patch}", reason))
+        n_bytes += 2 * store.spec.n_features * store.patches.side**2
+    if store.absent:
+        problems.append(ShardProblem("", f"{len(store.absent)} patches are not there"))
+    return StoreReport(store.path, store.done, len(places), len(present), n_bytes, tuple(problems))
 
 
 def shard_problem(store: OmeZarrStore, shard: Shard, entry: JournalEntry) -> str | None:
@@ -119,7 +136,9 @@ def store_facts(path: str | Path) -> dict[str, Any]:
     StoreError
         If there is no store, or its metadata is damaged.
     """
-    store = _as_ome_zarr(path)
+    store = _opened(path)
+    if isinstance(store, FeatureForestStore):
+        return store.describe()
     return {
         "kind": "store",
         "path": str(store.path),
@@ -155,8 +174,10 @@ def _map_facts(store: OmeZarrStore) -> Iterator[dict[str, Any]]:
         }
 
 
-def _as_ome_zarr(store: FeatureStore | str | Path) -> OmeZarrStore:
+def _opened(store: FeatureStore | str | Path) -> OmeZarrStore | FeatureForestStore:
     path = Path(store) if isinstance(store, str | Path) else store.path
+    if path.is_file():
+        return open_featureforest(path, allow_partial=True)
     if not path.is_dir():
         raise StoreError(
             f"expected the folder of a feature store (NAME.features.ome.zarr), found none at {path}; check the path"
