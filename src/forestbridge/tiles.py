@@ -162,3 +162,30 @@ def cell_window(pixels: slice, stride: float, offset: float, size: int) -> slice
     """
     first, second, _ = interpolation_cells(np.array([pixels.start, pixels.stop - 1]), stride, offset, size)
     return slice(int(first[0]), int(second[1]) + 1)
+
+
+def reflected(positions: NDArray[np.intp], size: int) -> NDArray[np.intp]:
+    """Return the pixels that stand at positions beyond an axis: mirrored at the centres of its ends, as often as needed."""
+    if size == 1:
+        return np.zeros_like(positions)
+    place = np.abs(positions) % (2 * size - 2)
+    return np.minimum(place, 2 * size - 2 - place)
+
+
+def whole_tile(
+    tile: NDArray[np.float32], core: tuple[slice, ...], sides: Sequence[int], halo: Sequence[int]
+) -> NDArray[np.float32]:
+    """Return a tile that was clipped at the image's borders in its full size, continued there by reflection.
+
+    Parameters
+    ----------
+    tile, core
+        (C, y, x) and the place of the core in it, as `Tile.inside` gives them.
+    sides, halo
+        Full size with the halo, and the halo, per axis.
+    """
+    rows, columns = (
+        reflected(np.arange(side) - margin + place.start, size)
+        for side, margin, place, size in zip(sides, halo, core, tile.shape[1:], strict=True)
+    )
+    return tile[:, rows[:, None], columns]

@@ -21,6 +21,7 @@ from forestbridge.encoders.deep_module import build_module, convert_checkpoint
 from forestbridge.encoders.networks import VERSION, Network, Preprocessing, network_of, plan_spec
 from forestbridge.errors import ResourceError
 from forestbridge.spec import EncoderSpec
+from forestbridge.tiles import whole_tile
 from forestbridge.weights import weights_file
 from forestbridge.weights.cache import load_tensors
 
@@ -300,11 +301,7 @@ class DeepEncoder:
         host = torch.empty(shape, dtype=torch.float32, pin_memory=self.device.type == "cuda")
         for target, (tile, core) in zip(host.numpy(), tiles, strict=True):
             self._check_tile(tile, core)
-            rows, columns = (
-                reflected(np.arange(side) - halo + place.start, size)
-                for side, halo, place, size in zip(sides, self.spec.halo, core, tile.shape[1:], strict=True)
-            )
-            target[...] = tile[:, rows[:, None], columns]
+            target[...] = whole_tile(tile, core, sides, self.spec.halo)
         return host
 
     def _check_tile(self, tile: NDArray[np.float32], core: tuple[slice, ...]) -> None:
@@ -350,14 +347,6 @@ class DeepEncoder:
             ) from error
         self.batch = tiles // 2
         _log.warning("%s: %d tiles at once do not fit into memory, going on with %d", self.spec.name, tiles, self.batch)
-
-
-def reflected(positions: NDArray[np.intp], size: int) -> NDArray[np.intp]:
-    """Return the pixels that stand at positions beyond an axis: mirrored at the centres of its ends, as often as needed."""
-    if size == 1:
-        return np.zeros_like(positions)
-    place = np.abs(positions) % (2 * size - 2)
-    return np.minimum(place, 2 * size - 2 - place)
 
 
 def _fetched(cells: Tensor) -> Tensor:

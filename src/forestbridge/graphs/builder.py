@@ -24,24 +24,30 @@ Shape = Sequence[int | str]
 class GraphBuilder:
     """Collects the nodes of one graph; values are named by their node, in the order of the calls."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, prefix: str = "") -> None:
         self.name = name
+        self._prefix = prefix  # keeps the names of a loop's body apart from those around it
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._initializers: list[TensorProto] = []
 
-    def input(self, name: str, shape: Shape) -> str:
-        """Declare a float32 input; return its name."""
-        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+    def input(self, name: str, shape: Shape, *, dtype: int = TensorProto.FLOAT) -> str:
+        """Declare an input, float32 by default; return its name."""
+        self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
         return name
+
+    def include(self, graph: onnx.GraphProto) -> None:
+        """Take the nodes and constants of another graph, whose inputs have the names of values here."""
+        self._nodes.extend(graph.node)
+        self._initializers.extend(graph.initializer)
 
     def constant(self, values: NDArray) -> str:
         """Return the name of a constant; equal arrays are stored once."""
         key = (values.dtype.str, values.shape, values.tobytes())
         if key not in self._constants:
-            name = self._constants[key] = f"constant_{len(self._constants)}"
+            name = self._constants[key] = f"{self._prefix}constant_{len(self._constants)}"
             self._initializers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
         return self._constants[key]
 
@@ -57,20 +63,23 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(operator, list(inputs), list(outputs), name, domain=domain, **attributes))
         return list(outputs)
 
-    def output(self, name: str, shape: Shape) -> None:
-        """Declare a float32 output."""
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+    def output(self, name: str, shape: Shape, *, dtype: int = TensorProto.FLOAT) -> None:
+        """Declare an output, float32 by default."""
+        self._outputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
 
     def _next(self, operator: str) -> str:
-        return f"{operator}_{len(self._nodes)}"
+        return f"{self._prefix}{operator}_{len(self._nodes)}"
+
+    def graph(self) -> onnx.GraphProto:
+        """Return the graph alone: the body of a loop."""
+        return helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, self._initializers)
 
     def model(self) -> onnx.ModelProto:
         """Return the checked model."""
         opsets = [helper.make_opsetid("", OPSET)]
-        if any(node.domain == ML_DOMAIN for node in self._nodes):
+        if any(_uses_trees(node) for node in self._nodes):
             opsets.append(helper.make_opsetid(ML_DOMAIN, ML_OPSET))
-        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, self._initializers)
-        model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets, producer_name="forestbridge")
+        model = helper.make_model(self.graph(), ir_version=IR_VERSION, opset_imports=opsets, producer_name="forestbridge")
         onnx.checker.check_model(model)
         return model
 
@@ -85,3 +94,8 @@ class GraphBuilder:
         with new_file(path) as temporary:
             temporary.write_bytes(self.model().SerializeToString(deterministic=True))
         return Path(path)
+
+
+def _uses_trees(node: onnx.NodeProto) -> bool:
+    bodies = [inner for attribute in node.attribute if attribute.HasField("g") for inner in attribute.g.node]
+    return node.domain == ML_DOMAIN or any(_uses_trees(inner) for inner in bodies)

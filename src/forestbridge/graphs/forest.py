@@ -76,7 +76,7 @@ def add_forest(graph: GraphBuilder, features: str, forest: PixelForest, *, ndim:
     spatial = list(range(2, 2 + ndim))
     last = graph.node("Transpose", features, perm=[0, *spatial, 1])  # (b, ..., F)
     rows = graph.node("Reshape", last, graph.constant(np.array([-1, forest.n_features])))  # (b·pixels, F)
-    sums = _add_trees(graph, rows, forest)  # (b·pixels, K)
+    sums = add_trees(graph, rows, forest)  # (b·pixels, K)
     mean = graph.node("Div", sums, graph.constant(np.array([forest.n_trees], np.float32)))
     zero, one = graph.constant(np.asarray(0, np.float32)), graph.constant(np.asarray(1, np.float32))
     clipped = graph.node("Clip", mean, zero, one)
@@ -86,7 +86,7 @@ def add_forest(graph: GraphBuilder, features: str, forest: PixelForest, *, ndim:
     return graph.node("Transpose", image, perm=[0, 1 + ndim, *(a - 1 for a in spatial)], output=output)
 
 
-def _add_trees(graph: GraphBuilder, rows: str, forest: PixelForest) -> str:
+def add_trees(graph: GraphBuilder, rows: str, forest: PixelForest) -> str:
     """Add the trees; return the name of the (rows, K) sums of leaf fractions."""
     node = np.arange(len(forest.feature))
     tree = np.searchsorted(forest.roots, node, side="right") - 1

@@ -19,8 +19,11 @@ from forestbridge.errors import ForestError, MissingExtraError
 from forestbridge.files import new_file
 from forestbridge.forest import PixelForest
 from forestbridge.graphs.deviation import Deviation, Runner, measure_filters, measure_forest, measure_fused
+from forestbridge.graphs.encoder import NetworkEncoder, measure_encoder, noise_tile, require_one_file
 from forestbridge.graphs.forest import forest_input
 from forestbridge.graphs.fused import bank_of
+from forestbridge.graphs.fused_deep import measure_deep_fused, require_own_encoder
+from forestbridge.graphs.strips import used_maps
 from forestbridge.prune import drop_unused_filters
 from forestbridge.spec import EncoderSpec
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 MAX_TORCHSCRIPT_DEPTH = 10
 """A perfect tree has 2^depth leaves: 1024 here, and twice as many with each further level."""
+
+FUSED_ATTENTION = "aten::scaled_dot_product_attention"
 
 ALIGNMENT = 64
 """PyTorch starts each member of its archives at a multiple of this many bytes, so that tensors can be mapped into memory."""
@@ -123,6 +128,78 @@ def export_fused_torchscript(
     return measure_fused(forest, run, image=image)
 
 
+def export_encoder_torchscript(
+    encoder: NetworkEncoder, path: str | Path, *, image: NDArray[np.float32] | None = None
+) -> Deviation:
+    """Write a deep encoder: raw intensities (1, C, T, T) in, one (1, F, t, t) per map out; see `export_encoder_onnx`.
+
+    Raises
+    ------
+    ForestError
+        If its attention is fused, which PyTorch before 2.0 cannot load.
+    MissingExtraError, ResourceError, OutputExistsError, ValueError
+        As `export_encoder_onnx`.
+    """
+    require_torch()
+    import torch
+
+    from forestbridge.graphs.torch_deep import StoredMaps
+
+    require_one_file(encoder)
+    traced = _traced(StoredMaps(encoder.module, encoder.spec.dtype), encoder)
+    with new_file(path) as temporary:
+        temporary.write_bytes(compile_module(traced, frozen=True))
+    with torchscript_without_warnings():
+        module = torch.jit.load(io.BytesIO(Path(path).read_bytes()), map_location="cpu")
+
+    def run(batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        with torchscript_without_warnings(), torch.no_grad():
+            return [m.numpy() for m in module(torch.from_numpy(batch))]
+
+    return measure_encoder(encoder, run, image=image)
+
+
+def export_deep_fused_torchscript(
+    forest: PixelForest, path: str | Path, *, encoder: NetworkEncoder, image: NDArray[np.float32] | None = None
+) -> Deviation:
+    """Write a forest together with its deep encoder: raw intensities (1, C, T, T) in, class probabilities (1, K, T, T) out.
+
+    Parameters, result and errors are those of `export_deep_fused_onnx`.
+
+    Raises
+    ------
+    ForestError
+        If the forest is deeper than `MAX_TORCHSCRIPT_DEPTH`, or the encoder's attention is fused.
+    """
+    require_torch()
+    from forestbridge.graphs.torch_deep import DeepFusedModule, StoredMaps, UsedMaps
+    from forestbridge.graphs.torch_forest import ForestModule
+
+    require_own_encoder(forest, encoder)
+    _require_shallow(forest)
+    require_one_file(encoder)
+    lines, pruned = used_maps(forest, encoder.spec)
+    network = _traced(UsedMaps(StoredMaps(encoder.module, encoder.spec.dtype), lines), encoder)
+    run = _write(DeepFusedModule(network, lines, ForestModule(pruned)), path, frozen=True)
+    return measure_deep_fused(forest, encoder, run, image=image)
+
+
+def _traced(module: "nn.Module", encoder: NetworkEncoder) -> "nn.Module":
+    """Return a network as TorchScript of one fixed tile, without operations that PyTorch 1.13 does not know."""
+    import torch
+
+    with torchscript_without_warnings(), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes become constants: the tile is fixed
+        example = torch.from_numpy(noise_tile(encoder.spec))[None]
+        traced = torch.jit.trace(module.eval(), example, check_trace=False, strict=False)
+    if traced.inlined_graph.findAllNodes(FUSED_ATTENTION, recurse=True):
+        raise ForestError(
+            f"expected attention in plain operations, found {FUSED_ATTENTION}, which PyTorch before 2.0 cannot load; open the "
+            "encoder with exportable=True"
+        )
+    return traced
+
+
 def _require_shallow(forest: PixelForest) -> None:
     if (depth := forest.depth()) > MAX_TORCHSCRIPT_DEPTH:
         raise ForestError(
@@ -191,11 +268,11 @@ def load_torchscript(data: bytes) -> Runner:
     return run
 
 
-def _write(module: "nn.Module", path: str | Path) -> Runner:
+def _write(module: "nn.Module", path: str | Path, *, frozen: bool = False) -> Runner:
     """Compile and write a module; return how to run the file once."""
     import torch
 
-    data = compile_module(module)
+    data = compile_module(module, frozen=frozen)
     with new_file(path) as temporary:
         temporary.write_bytes(data)
     run = load_torchscript(Path(path).read_bytes())
@@ -210,13 +287,20 @@ def _write(module: "nn.Module", path: str | Path) -> Runner:
     return run_once
 
 
-def compile_module(module: "nn.Module") -> bytes:
-    """Return the module as a TorchScript file; the same module gives the same bytes."""
+def compile_module(module: "nn.Module", *, frozen: bool = False) -> bytes:
+    """Return the module as a TorchScript file; the same module gives the same bytes.
+
+    Parameters
+    ----------
+    frozen
+        Whether weights become constants, and what follows from them is computed once.
+    """
     import torch
 
     buffer = io.BytesIO()
     with torchscript_without_warnings():
-        torch.jit.save(torch.jit.script(module.eval()), buffer)
+        script = torch.jit.script(module.eval())
+        torch.jit.save(torch.jit.freeze(script) if frozen else script, buffer)
     return normalise_archive(buffer.getvalue())
 
 

@@ -1,0 +1,240 @@
+"""A network from raw intensities to feature maps as an ONNX graph of one fixed tile: opset 17, IR 8, one file."""
+
+import io
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from forestbridge.archive import onnx_session
+from forestbridge.errors import MissingExtraError, ResourceError
+from forestbridge.graphs.builder import IR_VERSION, OPSET, GraphBuilder
+from forestbridge.graphs.deviation import Deviation
+from forestbridge.spec import EncoderSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MapsRunner = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]
+"""Runs a graph: (1, C, T, T) in, one (1, F, t, t) per map out."""
+
+MOST_BYTES = 2**31 - 2**24
+"""What protobuf can hold in one file, with room for the graph."""
+
+
+class NetworkEncoder(Protocol):
+    """What a deep encoder offers for export."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Everything that decides the values; with a tile."""
+        ...
+
+    @property
+    def module(self) -> "nn.Module":
+        """From (N, C, T, T) raw intensities to one (N, F, t, t) float32 map per map of the spec; T = core + 2·halo."""
+        ...
+
+
+def tile_sides(spec: EncoderSpec) -> tuple[int, ...]:
+    """Return the size of a tile with its halo, per axis.
+
+    Raises
+    ------
+    ValueError
+        If the spec has no tile.
+    """
+    if spec.tile is None:
+        raise ValueError(f"expected an encoder of a fixed tile, found {spec}; export it as a filter bank")
+    return tuple(core + 2 * halo for core, halo in zip(spec.tile, spec.halo, strict=True))
+
+
+def cell_counts(spec: EncoderSpec) -> list[tuple[int, ...]]:
+    """Return the rows and columns of each map of a whole tile."""
+    return [tuple(m.n_cells(side) for side in tile_sides(spec)) for m in spec.maps]
+
+
+def export_encoder_onnx(
+    encoder: NetworkEncoder, path: str | Path, *, image: NDArray[np.float32] | None = None
+) -> Deviation:
+    """Write an encoder; input ``raw`` (1, C, T, T), one output (1, F, t, t) per map, called after it.
+
+    Where the spec stores float16, the maps are rounded to it in the graph: forests are trained on stored values.
+
+    Parameters
+    ----------
+    image
+        (C, T, T) float32 raw intensities to measure the deviation on; by default noise in the spec's range.
+
+    Returns
+    -------
+    deviation
+        From the network in torch.
+
+    Raises
+    ------
+    ResourceError
+        If the weights are larger than one ONNX file can be, or the path's folder cannot be written.
+    ValueError
+        If a map overflows the stored dtype.
+    OutputExistsError
+        If the path exists.
+    """
+    spec, sides = encoder.spec, tile_sides(encoder.spec)
+    graph = GraphBuilder("encoder")
+    graph.input("raw", (1, spec.channels, *sides))
+    graph.include(network_graph(encoder))
+    for m, cells in zip(spec.maps, cell_counts(spec), strict=True):
+        graph.node("Identity", internal_name(m.name), output=m.name)
+        graph.output(m.name, (1, len(m.channels), *cells))
+    graph.write(path)
+    session = onnx_session(Path(path).read_bytes())
+    return measure_encoder(encoder, lambda raw: [np.asarray(a) for a in session.run(None, {"raw": raw})], image=image)
+
+
+def measure_encoder(encoder: NetworkEncoder, run: MapsRunner, *, image: NDArray[np.float32] | None) -> Deviation:
+    """Compare a graph with the network in torch, as a share of the largest value of each map."""
+    raw = noise_tile(encoder.spec) if image is None else image
+    expected = stored_maps(encoder, raw)
+    found = run(raw[None])
+    shares = [
+        float(np.abs(a[0].astype(np.float64) - b).max() / max(float(np.abs(b).max()), 1e-30))
+        for a, b in zip(found, expected, strict=True)
+    ]
+    return Deviation(max(shares), 0, sum(b[0].size for b in expected))
+
+
+def stored_maps(encoder: NetworkEncoder, raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+    """Return the maps of a whole tile as they are stored, computed by the network in torch.
+
+    Parameters
+    ----------
+    raw
+        (C, T, T) float32.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite in the stored dtype.
+    """
+    import torch
+
+    with torch.inference_mode():
+        maps = encoder.module(torch.from_numpy(np.ascontiguousarray(raw))[None].to(_device_of(encoder.module)))
+    found = []
+    for m, values in zip(encoder.spec.maps, maps, strict=True):
+        with np.errstate(over="ignore"):
+            stored = values[0].float().cpu().numpy().astype(encoder.spec.dtype).astype(np.float32)
+        if bad := int(np.count_nonzero(~np.isfinite(stored))):
+            raise ValueError(
+                f"expected features that {encoder.spec.dtype} can hold, found {bad} values of map {m.name!r} that are not; "
+                "check the image, or use another encoder"
+            )
+        found.append(stored)
+    return tuple(found)
+
+
+def noise_tile(spec: EncoderSpec) -> NDArray[np.float32]:
+    """Return (C, T, T) float32 noise in the range of the spec's intensities; always the same."""
+    low, high = (np.array(spec.intensity.get(key, [end])).ravel() for key, end in (("low", 0.0), ("high", 255.0)))
+    noise = np.random.default_rng(0).random((spec.channels, *tile_sides(spec)))
+    return (low.reshape(-1, 1, 1) + noise * (high - low).reshape(-1, 1, 1)).astype(np.float32)
+
+
+def internal_name(map_name: str) -> str:
+    """Return how a map is called inside of the graph."""
+    return f"map:{map_name}"
+
+
+def network_graph(encoder: NetworkEncoder) -> onnx.GraphProto:
+    """Return the nodes and weights of an encoder: from "raw" to each map under its `internal_name`.
+
+    Raises
+    ------
+    ResourceError
+        If the weights are larger than one ONNX file can be, or the exporter gave another opset or IR than asked for.
+    MissingExtraError
+        If torch is not installed.
+    """
+    require_one_file(encoder)
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("exporting a deep encoder", "torch") from error
+    from forestbridge.graphs.torch_deep import StoredMaps
+
+    names = [internal_name(m.name) for m in encoder.spec.maps]
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
+        warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)  # parts of that export
+        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes become constants: the tile is fixed
+        torch.onnx.export(
+            StoredMaps(encoder.module, encoder.spec.dtype).eval(),
+            (torch.from_numpy(noise_tile(encoder.spec))[None].to(_device_of(encoder.module)),),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["raw"],
+            output_names=names,
+        )
+    model = onnx.load_model_from_string(buffer.getvalue())
+    require_versions({entry.domain: entry.version for entry in model.opset_import}, model.ir_version)
+    _strip(model.graph.node)
+    return model.graph
+
+
+def require_versions(opsets: dict[str, int], ir_version: int) -> None:
+    """Refuse a graph that other programs cannot read: exporters do not always give the opset that they are asked for.
+
+    Raises
+    ------
+    ResourceError
+        With what was found.
+    """
+    if opsets.get("") != OPSET or ir_version > IR_VERSION or set(opsets) - {""}:
+        raise ResourceError(
+            f"expected PyTorch to export opset {OPSET} and IR version {IR_VERSION}, found {opsets} and IR version {ir_version}; "
+            "install the PyTorch that forestbridge was tested with"
+        )
+
+
+def require_one_file(encoder: NetworkEncoder) -> None:
+    """Refuse a network that does not fit into one ONNX file.
+
+    Raises
+    ------
+    ResourceError
+        If so.
+    """
+    if (size := weights_bytes(encoder)) > MOST_BYTES:
+        raise ResourceError(
+            f"expected weights of less than 2 GiB for a package, found {size / 2**30:.1f} GiB for {encoder.spec.name}; train on a "
+            "smaller encoder, such as sam2_base, or predict with the .forest file, which needs no package"
+        )
+
+
+def weights_bytes(encoder: NetworkEncoder) -> int:
+    """Return the size of a network's weights, which each format of a package holds once."""
+    tensors = [*encoder.module.parameters(), *encoder.module.buffers()]
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _device_of(module: "nn.Module"):
+    import torch
+
+    return next((t.device for t in module.state_dict().values()), torch.device("cpu"))
+
+
+def _strip(nodes: Sequence[onnx.NodeProto]) -> None:
+    """Remove the texts that name source files with their folders."""
+    for node in nodes:
+        node.ClearField("doc_string")
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _strip(attribute.g.node)
