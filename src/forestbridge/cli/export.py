@@ -63,7 +63,7 @@ def export(
     result_format(output, format)
     reading = Reading(axes, channels, nan, scene)
     opened = image_or_store(source, reading)
-    encoder = encoder_for(opened, EncoderChoice(like=like or forest)) if isinstance(opened, Image) else None
+    encoder = encoder_for([opened], EncoderChoice(like=like or forest)) if isinstance(opened, Image) else None
     spec = encoder.spec if encoder else spec_of(source)
     chosen = _chosen(spec, features, forest, top)
     beside = open_image(image, Reading()) if image else None

@@ -11,12 +11,13 @@ import forestbridge as fb
 from forestbridge.cli.batch import Failure, check_present, end, for_each
 from forestbridge.cli.errors import typed_command
 from forestbridge.cli.messages import progress_bar
-from forestbridge.cli.options import Axes, Channels, DryRun, Json, Like, Nan, Overwrite, Scene
+from forestbridge.cli.options import Axes, Channels, DryRun, Json, Like, Nan, NetworkDevice, Overwrite, Scene, Weights
 from forestbridge.cli.output import print_json, print_path
 from forestbridge.cli.places import Places, made_folder, places_for
 from forestbridge.cli.sources import EncoderChoice, Reading, encoder_for, open_image
 from forestbridge.encoders import Encoder
 from forestbridge.encoders.features import check_image
+from forestbridge.encoders.networks import PREPROCESSING
 from forestbridge.image import Image, check_same_kind
 from forestbridge.image.source import shown
 from forestbridge.stores import ImageFacts
@@ -31,7 +32,8 @@ def extract(
         Path, typer.Option("--output", "-o", help="NAME.features.ome.zarr; for several images a folder.")
     ],
     encoder: Annotated[
-        str | None, typer.Option("--encoder", "-e", help="See: forestbridge encoders. By default filters.")
+        str | None,
+        typer.Option("--encoder", "-e", help="See: forestbridge encoders. By default filters; several with + between."),
     ] = None,
     like: Like = None,
     in_3d: Annotated[bool, typer.Option("--3d", help="Filters along z too, for stacks.")] = False,
@@ -39,6 +41,19 @@ def extract(
         list[float] | None,
         typer.Option("--scales", metavar="N N ...", help="All filters at these scales in pixels: --scales 1 3.5."),
     ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Deep encoders: side of a tile with its margin in pixels, 512 or 1024.")
+    ] = None,
+    range: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--range", metavar="LOW HIGH", help="Deep encoders: intensities that become black and white."),
+    ] = None,
+    preprocessing: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"Deep encoders: {' or '.join(PREPROCESSING)}; the first by default."),
+    ] = None,
+    weights: Weights = None,
+    device: NetworkDevice = None,
     channels: Channels = None,
     axes: Axes = None,
     nan: Nan = None,
@@ -58,12 +73,12 @@ def extract(
 
     Example: [bold]forestbridge extract a.tif -o a.features.ome.zarr[/bold]
     """
-    choice = EncoderChoice(encoder, like, in_3d, scales)
+    choice = EncoderChoice(encoder, like, in_3d, scales, tile, range, preprocessing, weights, device)
     choice.check()
     check_present(images)
     places = places_for(images, output, SUFFIX)
     opened, failures = _open_all(images, places, Reading(axes, channels, nan, scene))
-    bank = encoder_for(opened[0][1][0], choice)
+    bank = encoder_for([image for _, (image, _) in opened], choice)
     if dry_run:
         stores, failed = for_each(opened, partial(_plan, bank=bank, json=json))
     else:

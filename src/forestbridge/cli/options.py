@@ -45,6 +45,13 @@ Plane = Annotated[
 Like = Annotated[
     Path | None, typer.Option(help="Take the encoder and its settings from this store, forest or package.")
 ]
+Weights = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Deep encoders: take the weights from this file of yours.")
+]
+NetworkDevice = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="Deep encoders: cpu (default), cuda, cuda:1, mps or auto."),
+]
 Format = Annotated[
     str | None,
     typer.Option(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import forestbridge as fb
-from forestbridge.encoders import NAMES, Encoder, encoder_from_spec, encoder_names
+from forestbridge.encoders import Encoder, encoder_from_spec
 from forestbridge.errors import SpecMismatchError, StoreError
 from forestbridge.ilastik import is_project
 from forestbridge.image import Image
@@ -105,12 +105,27 @@ def spec_of(path: Path) -> EncoderSpec:
 
 
 class EncoderChoice(NamedTuple):
-    """Which encoder: the options --encoder, --like, --3d and --scales."""
+    """Which encoder: the options --encoder, --like, --3d, --scales, --tile, --range, --preprocessing, --weights and --device."""
 
     name: str | None = None
     like: Path | None = None
     in_3d: bool = False
     scales: Sequence[float] | None = None
+    tile: int | None = None
+    range: tuple[float, float] | None = None
+    preprocessing: str | None = None
+    weights: Path | None = None
+    device: str | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the encoders."""
+        return (self.name or "filters").split("+")
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether a network is among them."""
+        return any(split_name(part)[0] in DEEP_NAMES for part in self.parts)
 
     def check(self) -> None:
         """Refuse options that contradict each other.
@@ -118,31 +133,59 @@ class EncoderChoice(NamedTuple):
         Raises
         ------
         ValueError
-            If settings are given beside --like, which brings its own.
+            If settings are given beside --like, which brings its own, or settings of filters without filters, or of networks
+            without one.
         """
-        settings = {"--encoder": self.name, "--3d": self.in_3d, "--scales": self.scales}
-        given = [option for option, value in settings.items() if value]
-        if self.like is not None and given:
-            raise ValueError(
-                f"expected --like alone, since it brings the encoder's settings, found also {', '.join(given)}; leave one out"
-            )
+        of_filters = {"--3d": self.in_3d, "--scales": self.scales}
+        of_networks = {"--tile": self.tile, "--range": self.range, "--preprocessing": self.preprocessing}
+        if self.like is not None:
+            settings = {"--encoder": self.name, **of_filters, **of_networks}
+            if given := [option for option, value in settings.items() if value]:
+                raise ValueError(
+                    f"expected --like alone, since it brings the encoder's settings, found also {', '.join(given)}; leave one out"
+                )
+            return
+        running = {"--weights": self.weights, "--device": self.device}
+        for fits, kind, settings in (
+            ("filters" in self.parts, "the encoder filters", of_filters),
+            (self.is_deep, "a deep encoder", of_networks | running),
+        ):
+            given = [option for option, value in settings.items() if value]
+            if given and not fits:
+                raise ValueError(
+                    f"expected {', '.join(given)} with {kind} only, found the encoder {self.name or 'filters'}; leave it out, or choose "
+                    "another one with --encoder"
+                )
+
+    def running(self) -> dict[str, Any]:
+        """Return how a network runs, as `encoder_from_spec` takes it."""
+        given = {"weights": self.weights, "device": self.device}
+        return {key: value for key, value in given.items() if value is not None}
 
 
-def encoder_for(image: Image, choice: EncoderChoice) -> Encoder:
-    """Open an encoder with as many channels as the image has, or the one that `choice.like` was made with."""
+def encoder_for(images: Sequence[Image], choice: EncoderChoice) -> Encoder:
+    """Open an encoder for images of one kind, or the one that `choice.like` was made with.
+
+    Intensity constants of networks are measured over all of the images.
+    """
     if choice.like is not None:
-        return encoder_from_spec(spec_of(choice.like))
-    if choice.name in set(encoder_names()) - set(NAMES):
-        if choice.in_3d or choice.scales:
-            raise ValueError(
-                f"expected --3d and --scales with the encoder filters only, found {choice.name}; leave them out"
-            )
-        return fb.open_encoder(choice.name, channels=image.n_channels)
-    options: dict = {"channels": image.n_channels, "compute_in_2d": not choice.in_3d}
-    if choice.scales:
-        from forestbridge.encoders.filter_kernels import FEATURE_NAMES
+        spec = spec_of(choice.like)
+        return encoder_from_spec(spec, **(choice.running() if spec.name != "filters" else {}))
+    channels = images[0].n_channels
+    options: dict[str, Any] = {"channels": channels}
+    if "filters" in choice.parts:
+        options["compute_in_2d"] = not choice.in_3d
+        if choice.scales:
+            from forestbridge.encoders.filter_kernels import FEATURE_NAMES
 
-        options["selection"] = {feature: sorted(choice.scales) for feature in FEATURE_NAMES}
+            options["selection"] = {feature: sorted(choice.scales) for feature in FEATURE_NAMES}
+    if choice.is_deep:
+        if choice.range is None:
+            options["images"] = list(images)
+        else:
+            options |= {"low": [choice.range[0]] * channels, "high": [choice.range[1]] * channels}
+        given = {"tile": choice.tile, "preprocessing": choice.preprocessing}
+        options |= {key: value for key, value in given.items() if value is not None} | choice.running()
     return fb.open_encoder(choice.name or "filters", **options)
 
 

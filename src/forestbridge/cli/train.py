@@ -18,9 +18,11 @@ from forestbridge.cli.options import (
     LabelMerge,
     Names,
     Nan,
+    NetworkDevice,
     Overwrite,
     Plane,
     Scene,
+    Weights,
 )
 from forestbridge.cli.output import print_json, print_path, print_training, tell
 from forestbridge.cli.projects import refuse_with_projects, training_of_projects
@@ -98,6 +100,11 @@ def train(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Train on stores that are not done, where the labels are.")
     ] = False,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", "-e", metavar="NAME", help="For images: see forestbridge encoders.")
+    ] = None,
+    weights: Weights = None,
+    device: NetworkDevice = None,
     in_3d: Annotated[bool, typer.Option("--3d", help="For images: filters along z too.")] = False,
     channels: Channels = None,
     axes: Axes = None,
@@ -117,6 +124,7 @@ def train(
     _check_forest_name(output, overwrite=overwrite)
     check_present(sources)
     reading, labelling = Reading(axes, channels, nan, scene), LabelReading(label_axes, ignore, plane, merge)
+    choice = EncoderChoice(encoder, in_3d=in_3d, weights=weights, device=device)
     drawing = {"--masks": masks, "--masks-suffix": masks_suffix, "--max-pixels": max_pixels}
     folders = [path for path in sources if _is_training_set(path)]
     if not folders and (given := [option for option, value in drawing.items() if value is not None]):
@@ -124,19 +132,21 @@ def train(
     if folders:
         chosen = {"masks": masks, "suffix": masks_suffix, "max_pixels": max_pixels, "axes": label_axes}
         opened, scribbles = _training_set(sources, folders, labels, reading, labelling, chosen, seed=seed)
-        encoder, scribbles = _encoder(opened, in_3d=in_3d), share_names(scribbles, names=names)
+        used, scribbles = _encoder(opened, choice), share_names(scribbles, names=names)
     elif any(is_project(path) for path in sources):
-        refuse_with_projects({"--labels": labels, "--names": names, "--3d": in_3d}, reading, labelling)
-        opened, scribbles, encoder = training_of_projects(sources)
+        refuse_with_projects(
+            {"--labels": labels, "--names": names, "--3d": in_3d, "--encoder": encoder}, reading, labelling
+        )
+        opened, scribbles, used = training_of_projects(sources)
     else:
         opened = [image_or_store(path, reading, allow_partial=allow_partial) for path in sources]
-        encoder = _encoder(opened, in_3d=in_3d)
+        used = _encoder(opened, choice)
         scribbles = labels_for(opened, labels or [], names, labelling)
     if dry_run:
         _print_plan(output, scribbles, json=json)
         return
     settings = {"preset": preset, "seed": seed, "n_trees": n_trees, "max_depth": max_depth, "engine": engine}
-    forest = _train(opened, scribbles, encoder, settings)
+    forest = _train(opened, scribbles, used, settings)
     forest.save(output, overwrite=overwrite)
     _print_forest(forest, output, time.perf_counter() - started, json=json)
 
@@ -180,25 +190,29 @@ def _check_forest_name(output: Path, *, overwrite: bool) -> None:
     check_output(output, overwrite=overwrite)
 
 
-def _encoder(sources: Sequence[Source], *, in_3d: bool) -> Encoder | None:
+def _encoder(sources: Sequence[Source], choice: EncoderChoice) -> Encoder | None:
     """Return the encoder for images: that of the stores beside them, if there are any; None if there is no image.
 
     Raises
     ------
     ValueError
-        If --3d is given where a store decides.
+        If an encoder is chosen where a store decides.
     """
     images = [source for source in sources if isinstance(source, Image)]
     stores = [source for source in sources if not isinstance(source, Image)]
-    if stores and in_3d:
+    if stores and (given := [o for o, value in {"--3d": choice.in_3d, "--encoder": choice.name}.items() if value]):
         raise ValueError(
-            f"expected --3d with images only, found the feature store {shown(stores[0].path)}; leave it out: the store's "
+            f"expected {', '.join(given)} with images only, found the feature store {shown(stores[0].path)}; leave it out: the store's "
             "encoder decides"
         )
     check_same_kind(images)
     if not images:
         return None
-    return encoder_from_spec(stores[0].spec) if stores else encoder_for(images[0], EncoderChoice(in_3d=in_3d))
+    if not stores:
+        choice.check()
+        return encoder_for(images, choice)
+    spec = stores[0].spec
+    return encoder_from_spec(spec, **(choice.running() if spec.name != "filters" else {}))
 
 
 def _train(

@@ -97,6 +97,6 @@ class DeepFusedModule(nn.Module):
             n = min(self.strip, self.side - start)
             features: list[Tensor] = []
             for i, sampler in enumerate(self.samplers):
-                features.append(sampler(maps[i], start, n))  # noqa: PERF401
+                features.append(sampler(maps[i], start, n))
             strips.append(self.forest(torch.cat(features, 0).unsqueeze(0)))  # (1, K, n, T)
         return torch.cat(strips, 2)
