@@ -121,7 +121,9 @@ class Sam:
         grey = np.rint((channels - low) * (255 / ((high - low) or 1))).astype(np.uint8)
         return np.ascontiguousarray(np.moveaxis(np.broadcast_to(grey, (3, *grey.shape[1:])), 0, -1))
 
-    def _of_boxes(self, picture: NDArray[np.uint8], regions: NDArray) -> Iterator[tuple[int, NDArray, NDArray]]:
+    def _of_boxes(
+        self, picture: NDArray[np.uint8], regions: NDArray
+    ) -> Iterator[tuple[int, NDArray, NDArray | np.float32]]:
         """Yield for each region a mask, and how sure the model is of each pixel."""
         from scipy import ndimage
 
@@ -134,7 +136,9 @@ class Sam:
             for (n, _), values in zip(found[first : first + AT_ONCE], logits, strict=True):
                 yield n, values > 0, values
 
-    def _of_all(self, picture: NDArray[np.uint8], regions: NDArray) -> Iterator[tuple[int, NDArray, NDArray]]:
+    def _of_all(
+        self, picture: NDArray[np.uint8], regions: NDArray
+    ) -> Iterator[tuple[int, NDArray, NDArray | np.float32]]:
         """Yield for each region the smallest mask that fits it, and how well it does."""
         try:
             found = _generator(self.model, self.points_per_side).generate(picture)
