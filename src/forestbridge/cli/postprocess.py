@@ -12,13 +12,77 @@ import forestbridge as fb
 from forestbridge.cli.batch import check_present, end, for_each
 from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.object_options import Background, ChosenClasses, Match, ObjectOutput, PlaneByPlane, Segmentations
-from forestbridge.cli.options import Axes, DryRun, Format, Json, Overwrite, Scene
+from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Overwrite, Scene
 from forestbridge.cli.output import print_json, print_path
 from forestbridge.cli.places import check_places, files_of, made_folder, places_for
+from forestbridge.image import Image
 from forestbridge.image.source import shown
 from forestbridge.image.writers import result_format
 from forestbridge.objects import open_segmentation
+from forestbridge.objects.agreement import check_same_size
 from forestbridge.objects.postprocess import Cleaning, Mode, check_merge
+from forestbridge.objects.sam import Sam, SamModel, open_sam
+
+
+class SamChoice(NamedTuple):
+    """The options --sam-boxes, --sam-auto, --iou, --sam-weights, --sam-model, --image, --channels and --device."""
+
+    boxes: bool
+    auto: bool
+    iou: float | None
+    weights: Path | None
+    model: SamModel | None
+    image: Path | None
+    channels: list[int] | None
+    device: str | None
+
+    def check(self) -> None:
+        """Refuse options that lack the one they belong to.
+
+        Raises
+        ------
+        ValueError
+            With what is missing, or superfluous.
+        """
+        wanted = {"--image": self.image, "--sam-weights": self.weights}
+        others = {
+            **wanted,
+            "--iou": self.iou,
+            "--sam-model": self.model,
+            "--channels": self.channels,
+            "--device": self.device,
+        }
+        if not self.boxes and not self.auto:
+            if given := [name for name, value in others.items() if value is not None]:
+                raise ValueError(
+                    f"expected {', '.join(given)} with --sam-boxes or --sam-auto, found neither; add one or leave it out"
+                )
+        elif self.boxes and self.auto:
+            raise ValueError("expected --sam-boxes or --sam-auto, found both; choose one")
+        elif missing := [name for name, value in wanted.items() if value is None]:
+            raise ValueError(
+                f"expected {' and '.join(missing)} for Segment Anything, found none; give the image and a file of weights"
+            )
+        elif self.iou is not None and not self.auto:
+            raise ValueError("expected --iou with --sam-auto only, found --sam-boxes; leave it out")
+
+    def picture(self) -> Image | None:
+        """Open the image that the model looks at, if there is one."""
+        return None if self.image is None else fb.read_image(self.image, channels=self.channels)
+
+    def open(self) -> Sam | None:
+        """Open the model, if one is asked for."""
+        picture = self.picture()
+        if picture is None or self.weights is None:
+            return None
+        return open_sam(
+            self.weights,
+            picture,
+            model=self.model or "sam2_base",
+            prompts="auto" if self.auto else "boxes",
+            iou=0.35 if self.iou is None else self.iou,
+            device=self.device or "cpu",
+        )
 
 
 class Question(NamedTuple):
@@ -30,6 +94,7 @@ class Question(NamedTuple):
     classes: list[str] | None
     cleaning: Cleaning
     merge: dict[str, Any]
+    sam: SamChoice
 
     def check(self, path: Path) -> fb.Segmentation:
         """Open a file and refuse what cannot be done with it."""
@@ -39,6 +104,8 @@ class Question(NamedTuple):
         m = self.merge
         older = None if m["into"] is None else open_segmentation(m["into"], axes=self.axes)
         check_merge(found, older, m["mode"], m["slices"], preserve=m["preserve"])
+        if (picture := self.sam.picture()) is not None:
+            check_same_size(picture, found.image)
         return found
 
 
@@ -74,6 +141,24 @@ def postprocess(
     ] = "replace",
     into: Annotated[Path | None, typer.Option(help="An older result to merge with; it is not changed itself.")] = None,
     preserve: Annotated[bool, typer.Option("--preserve-labels", help="With add: objects of --into stay.")] = False,
+    sam_boxes: Annotated[
+        bool,
+        typer.Option("--sam-boxes", help="In the end Segment Anything finds each region anew in the box around it."),
+    ] = False,
+    sam_auto: Annotated[
+        bool,
+        typer.Option("--sam-auto", help="In the end each region becomes the mask of Segment Anything that fits it."),
+    ] = False,
+    iou: Annotated[
+        float | None, typer.Option(min=0, max=1, help="With --sam-auto: how well a mask must fit; 0.35 by default.")
+    ] = None,
+    sam_weights: Annotated[Path | None, typer.Option(help="Checkpoint of the model (.pt, .pth).")] = None,
+    sam_model: Annotated[SamModel | None, typer.Option(help="Which model it is; sam2_base by default.")] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", "-i", help="The image that Segment Anything looks at.")
+    ] = None,
+    channels: Channels = None,
+    device: Annotated[str | None, typer.Option(help="For Segment Anything: cpu, cuda, cuda:1 or auto.")] = None,
     suffix: Annotated[str, typer.Option(help="For several sources: what follows their names.")] = "_clean.tif",
     match: Match = None,
     format: Format = None,
@@ -95,16 +180,20 @@ def postprocess(
             f"expected {missing}, found none; write: forestbridge postprocess b_segmentation.tif -o b_clean.tif"
         )
     files = files_of(sources, match)
-    check_present([*files, *([into] if into else [])])
-    if into is not None and len(files) > 1:
-        raise ValueError(f"expected one source for --into, found {len(files)}; merge them one by one")
+    check_present([*files, *(p for p in (into, image, sam_weights) if p)])
+    choice = SamChoice(sam_boxes, sam_auto, iou, sam_weights, sam_model, image, channels, device)
+    choice.check()
+    if (into is not None or image is not None) and len(files) > 1:
+        raise ValueError(
+            f"expected one source for --into and --image, found {len(files)}; merge or refine them one by one"
+        )
     places = places_for(files, output, suffix, in_folder=files != sources)
-    check_places([*files, *([into] if into else [])], places, overwrite=overwrite)
+    check_places([*files, *(p for p in (into, image) if p)], places, overwrite=overwrite)
     for place in places.paths:
         result_format(place, format)
     cleaning = Cleaning(smooth, min_area, max_area, fill_holes, max_hole, majority)
     merge = {"mode": mode, "into": into, "preserve": preserve, "slices": slices_of(slices)}
-    question = Question(axes, scene, background, classes, cleaning, merge)
+    question = Question(axes, scene, background, classes, cleaning, merge, choice)
     pairs = list(zip(files, places.paths, strict=True))
     if dry_run:
         found, failures = for_each(pairs, partial(_plan, question=question, json=json))
@@ -155,6 +244,7 @@ def _clean(path: Path, output: Path, *, question: Question, writing: dict[str, A
             **question.merge,
             **writing,
             classes=question.classes,
+            sam=question.sam.open(),
             axes=question.axes,
             out=output,
             progress=progress,

@@ -14,6 +14,7 @@ from forestbridge.files import check_output
 from forestbridge.image import label_dtype
 from forestbridge.objects.agreement import check_same_size
 from forestbridge.objects.output import Progress, label_info, put_together
+from forestbridge.objects.sam import Sam
 from forestbridge.objects.segmentation import ClassName, Segmentation, Source, Unit, open_segmentation
 
 Mode = Literal["replace", "add"]
@@ -109,6 +110,7 @@ def postprocess(
     into: Source | Segmentation | None = None,
     preserve: bool = False,
     slices: Sequence[int] | None = None,
+    sam: Sam | None = None,
     axes: str | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -146,6 +148,8 @@ def postprocess(
         With "add": objects of the older result stay as they are.
     slices
         Planes to work on, from 0 (frames, where there are no planes), each on its own; the others stay as in `into`, or as they are.
+    sam
+        A Segment Anything model that refines what is left in the end, see `forestbridge.objects.sam.open_sam`.
     axes
         Of arrays, and of files that do not say.
     out, overwrite, format, progress
@@ -172,7 +176,9 @@ def postprocess(
     found = labels if isinstance(labels, Segmentation) else open_segmentation(labels, axes=axes, background=background)
     older = into if into is None or isinstance(into, Segmentation) else open_segmentation(into, axes=axes)
     check_merge(found, older, mode, slices, preserve=preserve)
-    job = _Job(found, found.chosen(classes), older, cleaning, mode, preserve)
+    if sam is not None:
+        check_same_size(sam.image, found.image)
+    job = _Job(found, found.chosen(classes), older, cleaning, mode, preserve, sam)
     units = found.units(plane_by_plane=plane_by_plane or (slices is not None and "Z" in found.axes))
 
     def cleaned() -> Iterator[tuple[Unit, NDArray]]:
@@ -186,7 +192,7 @@ def postprocess(
         found.image,
         dtype=label_dtype([*job.classes.values, found.background]),
         classes=job.classes,
-        provenance={**found.provenance, "postprocess": cleaning.text()},
+        provenance={**found.provenance, "postprocess": cleaning.text() + (f" sam={sam.prompts}" if sam else "")},
     )
     return put_together(cleaned(), info, out=out, overwrite=overwrite, format=format)
 
@@ -242,6 +248,7 @@ class _Job:
     cleaning: Cleaning
     mode: Mode
     preserve: bool
+    sam: Sam | None
 
     @property
     def classes(self) -> Classes:
@@ -271,6 +278,8 @@ class _Job:
         labels, image = self.found.labels(unit), self.found.image
         classes = numbers_of(labels, self.chosen.values, self.found.background, OTHER)
         cleaned = self.cleaning.clean(classes, dict(image.pixel_size), image.source)
+        if self.sam is not None:
+            cleaned = self.sam.refine(cleaned, unit, OTHER)
         values = np.array([self.found.background, *self.chosen.values])
         stays = (cleaned == OTHER) | ((cleaned == 0) & (classes == 0))
         return np.where(stays, labels, values[np.where(stays, 0, cleaned)])
