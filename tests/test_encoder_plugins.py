@@ -85,6 +85,18 @@ def test_the_example_on_the_command_line(contrast, tmp_path, monkeypatch):
     assert ended.code == 2 and "expected --3d and --scales with the encoder filters only" in ended.err
 
 
+def test_plugins_are_listed_and_a_broken_one_stops_no_list(contrast):
+    install(contrast, "1 / 0", {"broken": "broken_module:make"}, name="broken-encoder", version="0.3")
+    ended = call("encoders", "--json")
+    assert ended.code == 0
+    found = {facts["name"]: facts for facts in ended.json()}
+    assert set(found) == {*NAMES, "contrast"}
+    assert found["contrast"]["advice"] == "of the package forestbridge-contrast 1.0"
+    assert found["contrast"]["features"] == 2
+    assert "the encoder 'broken' of broken-encoder 0.3 to be imported, found ZeroDivisionError" in ended.err
+    assert "contrast" in call("encoders").out
+
+
 def test_the_example_passes_the_tests_of_its_page(contrast):
     (contrast / "test_contrast.py").write_text(FILES["test_contrast.py"], encoding="utf-8")
     code = (

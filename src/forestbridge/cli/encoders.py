@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from forestbridge.cli.messages import progress_bar
+from forestbridge.cli.messages import progress_bar, say
 from forestbridge.cli.options import Json
 from forestbridge.cli.output import print_json, print_path, print_result, print_table, print_text
-from forestbridge.encoders import NAMES
+from forestbridge.encoders import encoder_names
 from forestbridge.encoders.catalogue import describe_encoder, fetch_weights, measure_encoder
+from forestbridge.errors import PluginError
 from forestbridge.weights import checkpoint_of
 
 COLUMNS = ["name", "features", "strides", "parameters", "download", "weights", "licence of the weights", "what for"]
@@ -50,7 +51,12 @@ def encoders(
 
 def _list(*, json: bool) -> None:
     """Print all encoders."""
-    found = [describe_encoder(name) for name in NAMES]
+    found = []
+    for name in encoder_names():
+        try:
+            found.append(describe_encoder(name))
+        except PluginError as error:  # the others are listed all the same
+            say(str(error))
     if json:
         print_json(found)
         return

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from forestbridge.encoders.base import Encoder, open_encoder, require_torch
+from forestbridge.encoders.base import RESERVED, Encoder, open_encoder, require_torch
 from forestbridge.encoders.networks import DEEP_NAMES, network_of, plan_spec, split_name
+from forestbridge.encoders.plugins import find_plugins, package_of
 from forestbridge.spec import EncoderSpec
 from forestbridge.threads import cores
 from forestbridge.weights import WeightsFile, checkpoint_of, weights_file, weights_status
@@ -57,8 +58,18 @@ def describe_encoder(name: str) -> dict[str, Any]:
     Parameters
     ----------
     name
-        One of `NAMES`, or a name of FeatureForest's.
+        One of `encoder_names`, or a name of FeatureForest's.
+
+    Raises
+    ------
+    PluginError
+        If the encoder of a plugin fails.
     """
+    if point := find_plugins(RESERVED).get(name):
+        spec = open_encoder(name).spec
+        facts = {"title": name, "advice": f"of the package {package_of(point)}", "parameters": 0, "megabytes": 0}
+        facts |= {"licence": "that of its package", **_spec_facts(spec), "weights": spec.weights or "none needed"}
+        return {"name": name, **facts, "fingerprint": spec.fingerprint()}
     if name == "filters":
         spec = open_encoder("filters").spec
         facts = {
