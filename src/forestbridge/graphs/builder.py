@@ -79,7 +79,9 @@ class GraphBuilder:
         opsets = [helper.make_opsetid("", OPSET)]
         if any(_uses_trees(node) for node in self._nodes):
             opsets.append(helper.make_opsetid(ML_DOMAIN, ML_OPSET))
-        model = helper.make_model(self.graph(), ir_version=IR_VERSION, opset_imports=opsets, producer_name="forestbridge")
+        model = helper.make_model(
+            self.graph(), ir_version=IR_VERSION, opset_imports=opsets, producer_name="forestbridge"
+        )
         onnx.checker.check_model(model)
         return model
 

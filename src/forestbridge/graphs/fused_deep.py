@@ -89,9 +89,7 @@ def measure_deep_fused(
     return compare_probabilities(run(raw[None])[0], tile_probabilities(forest, encoder, raw))
 
 
-def tile_probabilities(
-    forest: PixelForest, encoder: NetworkEncoder, raw: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def tile_probabilities(forest: PixelForest, encoder: NetworkEncoder, raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (K, T, T) probabilities of a whole tile (C, T, T), its halo included, from the engine."""
     sides = tile_sides(encoder.spec)
     parts = [
@@ -129,9 +127,7 @@ def _used_cells(graph: GraphBuilder, name: str, line: MapLines) -> str:
     return graph.node("Gather", plain, graph.constant(line.channels), axis=2)
 
 
-def _strip_body(
-    lines: list[MapLines], maps: list[str], forest: PixelForest, *, rows: int, width: int
-) -> GraphBuilder:
+def _strip_body(lines: list[MapLines], maps: list[str], forest: PixelForest, *, rows: int, width: int) -> GraphBuilder:
     """Return the body of the loop: the sums of leaf fractions (rows, T, K) of one strip."""
     body = GraphBuilder("strip", prefix="strip/")
     number = body.input("strip/number", (), dtype=TensorProto.INT64)

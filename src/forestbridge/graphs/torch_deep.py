@@ -19,12 +19,12 @@ class StoredMaps(nn.Module):
     def __init__(self, module: nn.Module, dtype: str) -> None:
         super().__init__()
         self.module = module
-        self.half = dtype == "float16"
+        self.rounds = dtype == "float16"
 
     def forward(self, raw: Tensor) -> tuple[Tensor, ...]:
         """Return one (N, F, t, t) float32 per map."""
         maps = self.module(raw)
-        return tuple(m.to(torch.float16).to(torch.float32) for m in maps) if self.half else tuple(maps)
+        return tuple(m.to(torch.float16).to(torch.float32) for m in maps) if self.rounds else tuple(maps)
 
 
 class UsedMaps(nn.Module):
@@ -97,6 +97,6 @@ class DeepFusedModule(nn.Module):
             n = min(self.strip, self.side - start)
             features: list[Tensor] = []
             for i, sampler in enumerate(self.samplers):
-                features.append(sampler(maps[i], start, n))  # noqa: PERF401
+                features.append(sampler(maps[i], start, n))
             strips.append(self.forest(torch.cat(features, 0).unsqueeze(0)))  # (1, K, n, T)
         return torch.cat(strips, 2)
