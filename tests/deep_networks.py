@@ -29,7 +29,9 @@ class SmallNetwork(nn.Module):
             maps.append(x * self.gain)
         if self.attention:
             tokens = x.flatten(2).transpose(1, 2)  # (N, t·t, F)
-            maps[2] = nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).transpose(1, 2).reshape(x.shape)
+            maps[2] = (
+                nn.functional.scaled_dot_product_attention(tokens, tokens, tokens).transpose(1, 2).reshape(x.shape)
+            )
         return tuple(maps)
 
 

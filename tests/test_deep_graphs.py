@@ -109,7 +109,7 @@ def test_torchscript_file_answers_as_the_engine(tmp_path: Path) -> None:
 
 def test_fused_attention_is_refused(tmp_path: Path) -> None:
     encoder = small_network(attention=True)
-    with pytest.raises(ForestError, match="expected attention in plain operations, .* exportable=True"):
+    with pytest.raises(ForestError, match=r"expected attention in plain operations, .* exportable=True"):
         export_encoder_torchscript(encoder, tmp_path / "a.pt")
     assert not list(tmp_path.iterdir())
 
@@ -131,7 +131,7 @@ def test_deep_forests_and_strangers_are_refused(tmp_path: Path) -> None:
 
 def test_too_large_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_graph, "MOST_BYTES", 1000)
-    with pytest.raises(ResourceError, match="less than 2 GiB for a package, .* sam2_base"):
+    with pytest.raises(ResourceError, match=r"less than 2 GiB for a package, .* sam2_base"):
         export_encoder_onnx(small_network(), tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -59,6 +59,7 @@ def predict(
     source: Image | NDArray | FeatureStore,
     forest: PixelForest,
     *,
+    encoder: Encoder | None = None,
     kind: Kind = "probabilities",
     out: str | Path | None = None,
     overwrite: bool = False,
@@ -75,6 +76,8 @@ def predict(
         An image, an array (Y, X), (C, Y, X) or (C, Z, Y, X), or a feature store of the forest's encoder.
     forest
         The forest.
+    encoder
+        The forest's, where it is open already; by default it is made from the forest's spec.
     kind
         "probabilities", "labels" (the painted value of the most probable class) or "uncertainty" (1 minus the distance of the two
         largest probabilities).
@@ -107,6 +110,8 @@ def predict(
         If the device is not there, or torch is not installed.
     ValueError
         If the kind or the device is not known, or `jobs` is below 1.
+    SpecMismatchError
+        If the encoder is another than the forest's.
     """
     if forest.spec is None:
         raise ForestError(
@@ -115,6 +120,9 @@ def predict(
     check_threads(jobs)
     if kind not in KINDS:
         raise ValueError(f"expected one of the results {', '.join(KINDS)}, found {kind!r}")
+    if encoder is not None:
+        remedy = "give the forest's encoder, or leave it out"
+        require_same_spec(forest.spec, encoder.spec, expected_by="the forest", found_in="the encoder", remedy=remedy)
     if out is not None:
         check_output(out, overwrite=overwrite)
     source = as_source(source)
@@ -122,7 +130,7 @@ def predict(
     if isinstance(source, Image):
         image = source
         check_image(forest.spec, image)
-        pieces = _predict_image(image, _encoder_on(forest.spec, device), run)
+        pieces = _predict_image(image, encoder or _encoder_on(forest.spec, device), run)
     else:
         image = source.image
         _check_store(source, forest.spec)

@@ -3,6 +3,8 @@
 Tiles are windows of one size that slide to stay inside the image: a border of the image is a border of a tile, where the graph
 reflects as it does on the whole image. An image too small for the graph is continued by reflection, and the result cut off.
 Memory is bounded by the tile, not by the image.
+
+Packages of deep encoders, whose values depend on where their tiles lie, run on the grid of tiles of the feature store.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,11 +25,13 @@ from forestbridge.archive import (
     run_session,
 )
 from forestbridge.assemble import Classes, Kind, Piece, answer_of, assemble
-from forestbridge.encoders.features import check_image
+from forestbridge.encoders.features import check_image, tiles_of
+from forestbridge.encoders.fixed_tiles import core_of, read_whole_tile
 from forestbridge.errors import ImageError, PackageError
 from forestbridge.files import check_output
 from forestbridge.image import Image, as_image
 from forestbridge.labels import DEFAULT_COLOURS
+from forestbridge.spec import EncoderSpec
 from forestbridge.tiles import plan_windows
 
 if TYPE_CHECKING:
@@ -131,6 +135,9 @@ class Package:
     def _pieces(
         self, image: Image, kind: Kind, tile: int | None, progress: Callable[[int, int], None] | None
     ) -> Iterator[Piece]:
+        if self.info.spec is not None and self.info.spec.tile is not None:
+            yield from self._grid_pieces(image, self.info.spec, kind, progress)
+            return
         flat = len(self._axes) == 2
         sizes = [image.sizes[a.id.upper()] for a in self._axes]
         wanted = tile or TILE[len(self._axes)]
@@ -151,6 +158,16 @@ class Package:
                 yield Piece(t, z, core, answer_of(result[(slice(None), *kept)], kind, self.classes.values))
                 if progress:
                     progress(u * len(windows) + n + 1, len(units) * len(windows))
+
+    def _grid_pieces(
+        self, image: Image, spec: EncoderSpec, kind: Kind, progress: Callable[[int, int], None] | None
+    ) -> Iterator[Piece]:
+        tiles = tiles_of(spec, image)
+        for n, place in enumerate(tiles, 1):
+            core = core_of(self._run(read_whole_tile(image, spec, place)), spec, place)
+            yield Piece(place.t, place.z, place.tile.core, answer_of(core, kind, self.classes.values))
+            if progress:
+                progress(n, len(tiles))
 
     def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the (K, ...) output for a (C, ...) input of the same spatial shape."""
@@ -199,7 +216,8 @@ def open_package(
     axes = _read_axes(info)
     if info.onnx is not None:
         check_graph_against_rdf(info, info.onnx)
-    session = onnx_session(read_member(info, weights.source), device=device, threads=threads)
+    fixed = info.spec is not None and info.spec.tile is not None
+    session = onnx_session(read_member(info, weights.source), device=device, threads=threads, arena=not fixed)
     return Package(info, session, axes, _classes(info))
 
 
@@ -233,6 +251,10 @@ def _read_axes(info: PackageInfo) -> tuple[_Axis, ...]:
         minimum = a.size or a.min or 1
         least = min(minimum, b.halo + 1) if info.kind == "fused" else minimum
         axes.append(_Axis(a.id, minimum, 0 if a.size else a.step or 0, b.halo, least))
+    if info.spec is not None and info.spec.tile is not None:
+        tile = [(core + 2 * halo, halo) for core, halo in zip(info.spec.tile, info.spec.halo, strict=True)]
+        found = [(axis.minimum, axis.halo) for axis in axes]
+        require(found == tile, f"tiles and halos {found} where its encoder has {tile}")
     return tuple(axes)
 
 

@@ -15,11 +15,13 @@ from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.sources import Reading, open_image
 from forestbridge.consumers import format_consumer_table
 from forestbridge.encoders.features import check_image
+from forestbridge.encoders.networks import DEEP_NAMES, network_of
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
 from forestbridge.image.source import shown
 from forestbridge.model import open_forest
 from forestbridge.package import FORMATS, About, CheckReport, build_recipe, format_check
+from forestbridge.spec import EncoderSpec
 
 app = typer.Typer(
     name="package",
@@ -173,6 +175,8 @@ def write_ordered(
     if picture is not None and forest.spec is not None:
         check_image(forest.spec, picture)
     _say_what_travels(order, picture)
+    if forest.spec is not None and write is fb.write_package:
+        _say_network(forest.spec, order)
     if dry_run:
         _print_plan(order, json=json)
         return
@@ -207,6 +211,13 @@ def _say_what_travels(order: Order, picture: "fb.Image | None") -> None:
     else:
         say(f"a crop of {picture.source} travels in the zip as test image; choose another with --test-image")
     say(f"licence {order.about.license}; choose another with --license")
+
+
+def _say_network(spec: EncoderSpec, order: Order) -> None:
+    """Tell how large a package with a network becomes."""
+    if spec.name in DEEP_NAMES:
+        megabytes = 4 * network_of(spec.name).parameters * len(order.formats) / 1e6
+        say(f"the weights of {spec.name} travel in the zip, once in each format: about {megabytes:.0f} MB")
 
 
 def _print_plan(order: Order, *, json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import forestbridge as fb
 from forestbridge.encoders import Encoder, encoder_from_spec
+from forestbridge.encoders.networks import DEEP_NAMES, split_name
 from forestbridge.errors import SpecMismatchError, StoreError
 from forestbridge.ilastik import is_project
 from forestbridge.image import Image

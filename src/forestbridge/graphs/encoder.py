@@ -173,11 +173,12 @@ def network_graph(encoder: NetworkEncoder) -> onnx.GraphProto:
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
         warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)  # parts of that export
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes become constants: the tile is fixed
+        # shapes become constants: the tile is fixed
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         torch.onnx.export(
             StoredMaps(encoder.module, encoder.spec.dtype).eval(),
             (torch.from_numpy(noise_tile(encoder.spec))[None].to(_device_of(encoder.module)),),
-            buffer,
+            buffer,  # pyright: ignore[reportArgumentType]
             dynamo=False,
             opset_version=OPSET,
             input_names=["raw"],

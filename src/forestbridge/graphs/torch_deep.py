@@ -19,12 +19,12 @@ class StoredMaps(nn.Module):
     def __init__(self, module: nn.Module, dtype: str) -> None:
         super().__init__()
         self.module = module
-        self.half = dtype == "float16"
+        self.rounds = dtype == "float16"
 
     def forward(self, raw: Tensor) -> tuple[Tensor, ...]:
         """Return one (N, F, t, t) float32 per map."""
         maps = self.module(raw)
-        return tuple(m.to(torch.float16).to(torch.float32) for m in maps) if self.half else tuple(maps)
+        return tuple(m.to(torch.float16).to(torch.float32) for m in maps) if self.rounds else tuple(maps)
 
 
 class UsedMaps(nn.Module):

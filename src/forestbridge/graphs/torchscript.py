@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,9 +189,10 @@ def _traced(module: "nn.Module", encoder: NetworkEncoder) -> "nn.Module":
     import torch
 
     with torchscript_without_warnings(), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes become constants: the tile is fixed
+        # shapes become constants: the tile is fixed
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         example = torch.from_numpy(noise_tile(encoder.spec))[None]
-        traced = torch.jit.trace(module.eval(), example, check_trace=False, strict=False)
+        traced: Any = torch.jit.trace(module.eval(), example, check_trace=False, strict=False)
     if traced.inlined_graph.findAllNodes(FUSED_ATTENTION, recurse=True):
         raise ForestError(
             f"expected attention in plain operations, found {FUSED_ATTENTION}, which PyTorch before 2.0 cannot load; open the "

@@ -43,6 +43,7 @@ def describe_package(
     deviations: Mapping[str, Mapping[str, float]],
     channel_names: Sequence[str],
     per_million: int = MISMATCHED_PER_MILLION[0],
+    network: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the description of a fused or forest package as YAML values.
 
@@ -64,6 +65,8 @@ def describe_package(
         Identifiers of the input channels.
     per_million
         Elements of a test output that may differ, of a million.
+    network
+        Hash, licence and citation of a deep encoder's weights.
     """
     inputs = [
         _input(
@@ -117,6 +120,7 @@ def describe_package(
                 "depth": forest.depth(),
                 "training": json.loads(json.dumps(dict(forest.training), sort_keys=True)),
                 "deviations": {name: dict(values) for name, values in deviations.items()},
+                **({"weights": dict(network)} if network else {}),
             },
         },
     }
@@ -151,14 +155,21 @@ def _tags(spec: EncoderSpec, about: About, kind: str, weights: Mapping[str, str]
 def _input(
     name: str, axes: Sequence[SpatialAxis], channels: Sequence[str], hashes: Mapping[str, str], description: str
 ) -> dict[str, Any]:
-    space = [{"type": "space", "id": a.id, "size": {"min": a.minimum, "step": a.step}} for a in axes]
+    space = [
+        {"type": "space", "id": a.id, "size": {"min": a.minimum, "step": a.step} if a.step else a.minimum} for a in axes
+    ]
     return {
         "id": name,
         "description": description,
-        "axes": [{"type": "batch"}, {"type": "channel", "channel_names": list(channels)}, *space],
+        "axes": [_batch(axes), {"type": "channel", "channel_names": list(channels)}, *space],
         "data": {"type": "float32"},
         **_tensors(name, hashes),
     }
+
+
+def _batch(axes: Sequence[SpatialAxis]) -> dict[str, Any]:
+    """Return the batch axis: graphs of one fixed tile take one at a time."""
+    return {"type": "batch"} if all(a.step for a in axes) else {"type": "batch", "size": 1}
 
 
 def _output(
@@ -170,7 +181,7 @@ def _output(
     return {
         "id": "probabilities",
         "description": "probability of each class; over the classes they sum to 1",
-        "axes": [{"type": "batch"}, {"type": "channel", "channel_names": list(channels)}, *space],
+        "axes": [_batch(axes), {"type": "channel", "channel_names": list(channels)}, *space],
         "data": {"type": "float32", "range": [0.0, 1.0]},
         **_tensors("probabilities", hashes),
     }

@@ -18,7 +18,7 @@ TEST_SIZE = {"z": 16, "y": 160, "x": 160}
 
 
 class SpatialAxis(NamedTuple):
-    """One spatial axis of a package, in pixels."""
+    """One spatial axis of a package, in pixels; a step of 0 fixes it to `minimum`."""
 
     id: str
     minimum: int
@@ -30,8 +30,13 @@ def spatial_axes(spec: EncoderSpec) -> tuple[SpatialAxis, ...]:
     """Return the axes of a package made from an encoder.
 
     The halo is rounded up to an even number (odd ones are invalid up to bioimageio.spec 0.5.6), and the minimum is the smallest
-    power of two above twice the halo, so that something is left of the smallest tile.
+    power of two above twice the halo, so that something is left of the smallest tile. Encoders of a fixed tile fix the size.
     """
+    if spec.tile is not None:
+        return tuple(
+            SpatialAxis(axis, core + 2 * halo, 0, halo)
+            for axis, core, halo in zip(spec.axes, spec.tile, spec.halo, strict=True)
+        )
     axes = []
     for axis, reach in zip(spec.axes, spec.halo, strict=True):
         halo = reach + reach % 2
@@ -44,6 +49,8 @@ def test_length(size: int, axis: SpatialAxis) -> int:
 
     At least ``minimum + 2·halo`` where the image has as much, so that consumers can run a tile and its halo inside.
     """
+    if not axis.step:
+        return axis.minimum
     wanted = max(TEST_SIZE[axis.id], axis.minimum + 2 * axis.halo + axis.step - 1)
     return axis.minimum + max(0, (min(size, wanted) - axis.minimum) // axis.step) * axis.step
 

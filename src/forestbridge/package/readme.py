@@ -9,6 +9,12 @@ from forestbridge.package.about import About
 from forestbridge.package.geometry import SpatialAxis
 from forestbridge.spec import EncoderSpec
 
+ROWS = {
+    "store": "tile by tile, against the feature store",
+    "store_edge": "the same, at the image's edge",
+}
+"""What the rows of the validation mean that are no weight formats."""
+
 
 def package_readme(
     forest: PixelForest,
@@ -22,6 +28,7 @@ def package_readme(
     validation: Sequence[Mapping[str, Any]],
     verdicts: Sequence[ConsumerVerdict],
     test_image: str,
+    weights: str = "",
 ) -> str:
     """Return the README in Markdown.
 
@@ -33,6 +40,8 @@ def package_readme(
         One per program; how to use the package in a program is said where it runs.
     test_image
         Where the test tensors come from.
+    weights
+        The section on a deep encoder's weights.
     """
     parts = [
         about.readme.rstrip() if about.readme else f"# {about.name}\n\n{about.description}",
@@ -40,6 +49,7 @@ def package_readme(
         _input(spec, axes, kind),
         _training(forest),
         _validation(validation, test_image, kind),
+        *([weights] if weights else []),
         _runs_in(verdicts),
         _usage(file_name, about, {v.name for v in verdicts if v.ok}),
         f"## Licence\n\n{about.license}. Authors: {', '.join(a['name'] for a in about.authors)}.",
@@ -68,7 +78,7 @@ def _input(spec: EncoderSpec, axes: Sequence[SpatialAxis], kind: str) -> str:
         if kind == "fused"
         else f"{spec.n_features} features of the encoder {spec}"
     )
-    sizes = ", ".join(f"{a.id} at least {a.minimum} pixels" for a in axes)
+    sizes = ", ".join(f"{a.id} {'at least' if a.step else 'exactly'} {a.minimum} pixels" for a in axes)
     reach = ", ".join(f"{a.halo} pixels along {a.id}" for a in axes)
     return (
         f"## Input and output\n\nInput: {what}, as acquired: nothing is normalised, so the pixel type and range must be those of the "
@@ -108,7 +118,10 @@ def _training(forest: PixelForest) -> str:
 
 def _validation(rows: Sequence[Mapping[str, Any]], test_image: str, kind: str) -> str:
     ran_on = "the test input" if kind == "fused" else "synthetic features around the forest's thresholds"
-    table = [f"| {row['format']} | {row['max_abs']:.1e} | {row['label_flips']} of {row['pixels']} |" for row in rows]
+    table = [
+        f"| {ROWS.get(row['format'], row['format'])} | {row['max_abs']:.1e} | {row['label_flips']} of {row['pixels']} |"
+        for row in rows
+    ]
     return "\n".join(
         [
             "## Validation",

@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,31 @@ from forestbridge.files import check_output, new_file
 from forestbridge.forest import PixelForest
 from forestbridge.graphs import (
     Deviation,
+    export_deep_fused_onnx,
+    export_deep_fused_torchscript,
     export_forest_onnx,
     export_forest_torchscript,
     export_fused_onnx,
     export_fused_torchscript,
 )
+from forestbridge.graphs.encoder import NetworkEncoder
+from forestbridge.graphs.fused_deep import require_own_encoder, tile_probabilities
 from forestbridge.graphs.torchscript import require_torch
 from forestbridge.image import Image, as_image
-from forestbridge.package.about import About
+from forestbridge.package.about import DEFAULT_CITE, About
 from forestbridge.package.check import CheckReport, check_package, format_check
 from forestbridge.package.cover import draw_cover
+from forestbridge.package.deep import (
+    compare_with_store,
+    comparison_image,
+    exportable_encoder,
+    file_runner,
+    is_deep,
+    validation_row,
+    weights_citation,
+    weights_facts,
+    weights_text,
+)
 from forestbridge.package.description import MISMATCHED_PER_MILLION, describe_package, to_yaml
 from forestbridge.package.geometry import crop_center, spatial_axes
 from forestbridge.package.names import channel_identifiers, model_id, model_name
@@ -60,6 +76,7 @@ def write_package(
     name: str | None = None,
     about: About | None = None,
     formats: Sequence[str] = FORMATS,
+    encoder: NetworkEncoder | None = None,
     overwrite: bool = False,
 ) -> CheckReport:
     """Write encoder and forest as one package: image → class probabilities. This is the one that runs everywhere.
@@ -69,7 +86,8 @@ def write_package(
     path
         NAME.zip.
     forest
-        Trained on the features of the filter bank.
+        Trained on the features of the filter bank or of a deep encoder. A package of a deep encoder takes one fixed tile, and holds
+        the network's weights once in each format.
     image
         A crop of its middle travels in the zip as test image and cover. Without one a synthetic image is used.
     name
@@ -78,6 +96,8 @@ def write_package(
         Authors, licence, citation, ...: all have defaults.
     formats
         "onnx" and "torchscript". Without TorchScript the package runs neither in ilastik nor in QuPath.
+    encoder
+        The forest's deep encoder, where it is open already; by default it is made from the forest's spec.
     overwrite
         Whether `path` may be replaced.
 
@@ -94,9 +114,22 @@ def write_package(
         If the forest is too deep for TorchScript (10), or was not trained on an encoder's features.
     OutputExistsError, MissingExtraError, ImageError
         If the path exists, torch or onnxruntime is missing, or the image does not fit the forest.
+    ResourceError
+        If a deep encoder's weights are not there, or too large for a package.
     """
+    exporters: Mapping[str, Callable[..., Deviation]]
     exporters = {"onnx": export_fused_onnx, "torchscript": export_fused_torchscript}
-    return _write(path, forest, "fused", exporters, image, name, about, formats, overwrite)
+    if forest.spec is not None and is_deep(forest.spec):
+        check_output(path, overwrite=overwrite)
+        encoder = encoder or exportable_encoder(forest.spec)
+        require_own_encoder(forest, encoder)
+        exporters = {
+            "onnx": partial(export_deep_fused_onnx, encoder=encoder),
+            "torchscript": partial(export_deep_fused_torchscript, encoder=encoder),
+        }
+        if about is None or about.cite == DEFAULT_CITE:  # the second entry is about the filter bank
+            about = replace(about or About(), cite=(DEFAULT_CITE[0], *weights_citation(forest.spec)))
+    return _write(path, forest, "fused", exporters, image, name, about, formats, overwrite, network=encoder)
 
 
 def write_forest_package(
@@ -127,6 +160,8 @@ def _write(
     about: About | None,
     formats: Sequence[str],
     overwrite: bool,
+    *,
+    network: NetworkEncoder | None = None,
 ) -> CheckReport:
     path = check_output(path, overwrite=overwrite)
     if path.suffix != ".zip":
@@ -141,9 +176,13 @@ def _write(
     channels = channel_identifiers(forest.names, forest.classes)
     source, origin = _test_image(image, spec)
     crop = crop_center(source, spec)  # (1, C, ...)
-    planes = features(crop[0], encoder_from_spec(spec))
-    expected = run_forest(forest, planes)[None]  # (1, K, ...)
-    tensors = {"raw": crop} if kind == "fused" else {spec.maps[0].name: planes[None]}
+    if network is not None:
+        expected = tile_probabilities(forest, network, crop[0])[None]  # (1, K, T, T)
+        tensors = {"raw": crop}
+    else:
+        planes = features(crop[0], encoder_from_spec(spec))
+        expected = run_forest(forest, planes)[None]  # (1, K, ...)
+        tensors = {"raw": crop} if kind == "fused" else {spec.maps[0].name: planes[None]}
     if any(
         n > image_n for n, image_n in zip(crop.shape[2:], (source.sizes[a.upper()] for a in spec.axes), strict=True)
     ):
@@ -152,6 +191,9 @@ def _write(
         files = _tensor_files({**tensors, "probabilities": expected})
         files["cover" + (about.cover.suffix.lower() if about.cover else ".png")] = _cover(about, crop, expected, forest)
         weights, validation = _export(Path(folder), forest, exporters, formats, kind, crop)
+        if network is not None:
+            run = file_runner(Path(folder) / next(iter(weights)))
+            validation += compare_with_store(forest, network, run, comparison_image(source, spec))
         files |= weights
         axes = spatial_axes(spec)
 
@@ -167,6 +209,7 @@ def _write(
                 validation=validation,
                 verdicts=verdicts,
                 test_image=origin,
+                weights=weights_text(spec) if network is not None else "",
             )
             whole = files | {"README.md": readme.encode()}
             whole["rdf.yaml"] = _describe(
@@ -233,6 +276,8 @@ def _test_image(image: Image | NDArray | None, spec: EncoderSpec) -> tuple[Image
         from forestbridge.phantom import phantom
 
         shape = (256, 256) if spec.axes == "yx" else (128, 160, 160)
+        if spec.tile is not None:
+            shape = tuple(axis.minimum for axis in spatial_axes(spec))
         picture = phantom(shape, channels=spec.channels).image
         axes = ("C" if spec.channels > 1 else "") + spec.axes.upper()
         return as_image(picture, axes=axes), "a synthetic image"
@@ -256,14 +301,7 @@ def _export(
             file = folder / WEIGHT_FILES[weights]
             deviation = exporters[weights](forest, file, **({"image": crop[0]} if kind == "fused" else {}))
             files[file.name] = file.read_bytes()
-            validation.append(
-                {
-                    "format": weights,
-                    "max_abs": float(f"{deviation.max_abs:.1e}"),
-                    "label_flips": deviation.label_flips,
-                    "pixels": deviation.pixels,
-                }
-            )
+            validation.append(validation_row(weights, deviation))
     return files, validation
 
 
@@ -326,6 +364,7 @@ def _describe(
             deviations={row["format"]: {k: v for k, v in row.items() if k != "format"} for row in validation},
             channel_names=[f"{'channel' if kind == 'fused' else 'feature'}{n}" for n in range(n_inputs)],
             per_million=per_million,
+            network=weights_facts(spec) if kind == "fused" and is_deep(spec) else None,
         )
     )
 
