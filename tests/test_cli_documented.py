@@ -14,6 +14,7 @@ from typer.main import get_command
 
 import forestbridge as fb
 from command_line import CELLS, RECIPE, call, write_line
+from deep_weights import cyto3_file
 from forestbridge.cli.app import app, command_of
 from forestbridge.phantom import phantom
 
@@ -90,6 +91,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed, name in enumerate(("a", "b", "c")):
         tifffile.imwrite(f"{name}.tif", phantom((96, 112), classes=2, seed=seed).image)
     tifffile.imwrite("a_labels.tif", CELLS.scribbles)
+    Path("cyto3_downsample.pth").write_bytes(cyto3_file().read_bytes())
     write_objects(Path("small"))
     write_training_set(Path("training"))
     write_nuclei_project(Path("nuclei.ilp"))
