@@ -105,9 +105,7 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ended = call(*arguments, program=program)
         assert ended.code == 0, f"{line}\n{ended.err}"
         assert ended.out
-        if line.startswith(
-            "forestbridge predict"
-        ):  # from here on a smaller forest, whose package is written in seconds
+        if line.startswith("forestbridge train"):  # from here on a smaller forest, whose package is written in seconds
             Path("nuclei.forest").write_bytes(Path("small/a.forest").read_bytes())
     found = {path.name for path in tmp_path.iterdir()}
     assert found >= {"a.features.ome.zarr", "stores", "b_labels.tif", "nuclei.forest", "results", "nuclei.zip"}
