@@ -166,15 +166,13 @@ def network_graph(encoder: NetworkEncoder) -> onnx.GraphProto:
     except ImportError as error:
         raise MissingExtraError("exporting a deep encoder", "torch") from error
     from forestbridge.graphs.torch_deep import StoredMaps
+    from forestbridge.graphs.torchscript import tracing_without_warnings  # that module imports this one
 
     names = [internal_name(m.name) for m in encoder.spec.maps]
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tracing_without_warnings():
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
         warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)  # parts of that export
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated")
-        # shapes become constants: the tile is fixed
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         torch.onnx.export(
             StoredMaps(encoder.module, encoder.spec.dtype).eval(),
             (torch.from_numpy(noise_tile(encoder.spec))[None].to(_device_of(encoder.module)),),

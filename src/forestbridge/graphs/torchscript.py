@@ -188,9 +188,7 @@ def _traced(module: "nn.Module", encoder: NetworkEncoder) -> "nn.Module":
     """Return a network as TorchScript of one fixed tile, without operations that PyTorch 1.13 does not know."""
     import torch
 
-    with torchscript_without_warnings(), warnings.catch_warnings(), torch.no_grad():
-        # shapes become constants: the tile is fixed
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
+    with tracing_without_warnings(), torch.no_grad():
         example = torch.from_numpy(noise_tile(encoder.spec))[None]
         traced: Any = torch.jit.trace(module.eval(), example, check_trace=False, strict=False)
     if traced.inlined_graph.findAllNodes(FUSED_ATTENTION, recurse=True):
@@ -229,6 +227,16 @@ def torchscript_without_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):  # the latter from PyTorch 2.14 on
             warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", category)
+        yield
+
+
+@contextmanager
+def tracing_without_warnings() -> Iterator[None]:
+    """Silence what tracing a network says beside that: shapes become constants, and the tile is fixed."""
+    import torch
+
+    with torchscript_without_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # pyright: ignore[reportPrivateImportUsage]
         yield
 
 
