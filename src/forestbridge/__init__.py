@@ -26,7 +26,7 @@ from forestbridge.objects import (
     read_training_set,
     write_table,
 )
-from forestbridge.package import About, check_package, write_forest_package, write_package
+from forestbridge.package import About, check_package, write_encoder_package, write_forest_package, write_package
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
 from forestbridge.qc import quality
@@ -78,6 +78,7 @@ __all__ = [
     "train",
     "verify_store",
     "write_featureforest",
+    "write_encoder_package",
     "write_forest_package",
     "write_labels",
     "write_overlay",

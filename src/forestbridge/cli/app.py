@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.main import get_command
 
-from forestbridge.cli import baseline, data, demo, fiji, ilastik, package
+from forestbridge.cli import baseline, data, demo, encoder_package, fiji, ilastik, package
 from forestbridge.cli.encoders import encoders
 from forestbridge.cli.errors import UsageError, error_message, exit_code
 from forestbridge.cli.evaluate import evaluate
@@ -65,6 +65,7 @@ app.command(cls=SeveralValues)(evaluate)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
 app.command()(serve)
+package.app.command(cls=SeveralValues)(encoder_package.encoder)
 package.app.command(cls=SeveralValues)(ilastik.convert)
 package.app.command(cls=SeveralValues)(ilastik.ilastik)
 app.add_typer(package.app)

@@ -1,4 +1,4 @@
-"""Packages: fused, forest, convert, ilastik, inspect, check, build. Also installed as ``ff-package``."""
+"""Packages: fused, forest, encoder, convert, ilastik, inspect, check, build. Also installed as ``ff-package``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -178,12 +178,12 @@ def write_ordered(
     if forest.spec is not None and write is fb.write_package:
         _say_network(forest.spec, order)
     if dry_run:
-        _print_plan(order, json=json)
+        print_plan(order, json=json)
         return
     report = write(
         order.output, forest, image=picture, about=order.about, formats=order.formats, overwrite=order.overwrite
     )
-    _print_report(report, json=json)
+    print_report(report, json=json)
     print_path(order.output, json=json)
 
 
@@ -220,7 +220,8 @@ def _say_network(spec: EncoderSpec, order: Order) -> None:
         say(f"the weights of {spec.name} travel in the zip, once in each format: about {megabytes:.0f} MB")
 
 
-def _print_plan(order: Order, *, json: bool) -> None:
+def print_plan(order: Order, *, json: bool) -> None:
+    """Print which package would be written."""
     if json:
         print_json({"dry_run": True, "package": str(order.output), "formats": list(order.formats)})
     else:
@@ -256,7 +257,7 @@ def check(
     Example: [bold]ff-package check nuclei.zip[/bold]
     """
     report = fb.check_package(path, trust=trust, java=java)
-    _print_report(report, json=json)
+    print_report(report, json=json)
     if not report.good:
         raise typer.Exit(1)
 
@@ -274,11 +275,12 @@ def build(
     """
     check_package_name(output, overwrite=overwrite)
     report = build_recipe(folder, output, overwrite=overwrite)
-    _print_report(report, json=json)
+    print_report(report, json=json)
     print_path(output, json=json)
 
 
-def _print_report(report: CheckReport, *, json: bool) -> None:
+def print_report(report: CheckReport, *, json: bool) -> None:
+    """Print what the check of a package found."""
     if json:
         print_json(report.to_json_dict())
     else:

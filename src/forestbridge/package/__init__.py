@@ -2,8 +2,10 @@
 
 from forestbridge.package.about import About
 from forestbridge.package.check import CheckReport, FormatCheck, check_package, format_check
+from forestbridge.package.contents import FORMATS
+from forestbridge.package.encoder import write_encoder_package
 from forestbridge.package.recipe import build_recipe
-from forestbridge.package.write import FORMATS, write_forest_package, write_package
+from forestbridge.package.write import write_forest_package, write_package
 
 __all__ = [
     "FORMATS",
@@ -13,6 +15,7 @@ __all__ = [
     "build_recipe",
     "check_package",
     "format_check",
+    "write_encoder_package",
     "write_forest_package",
     "write_package",
 ]

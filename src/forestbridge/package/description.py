@@ -6,7 +6,7 @@ QuPath. Loading and saving through newer spec classes turns them into mappings t
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -79,32 +79,12 @@ def describe_package(
         for name in input_names
     ]
     return {
-        "format_version": FORMAT_VERSION,
-        "type": "model",
-        "id": about.id,
-        "name": about.name,
-        "description": about.description,
-        "authors": [dict(author) for author in about.authors],
-        "cite": [dict(entry) for entry in about.cite],
-        "license": about.license,
-        "tags": _tags(spec, about, kind, weights),
-        "version": about.version,
-        "covers": [next(name for name in hashes if name.startswith("cover."))],
-        "documentation": "README.md",
+        **_head(about, _tags(spec, about, kind, weights), hashes),
         "inputs": inputs,
         "outputs": [_output(input_names[0], axes, channels, hashes)],
         "weights": _weights(weights, hashes),
         "config": {
-            "bioimageio": {
-                "nickname": about.id,
-                "reproducibility_tolerance": [
-                    {
-                        "relative_tolerance": 1e-3,
-                        "absolute_tolerance": 1e-3,
-                        "mismatched_elements_per_million": per_million,
-                    }
-                ],
-            },
+            "bioimageio": _tolerance(about, {None: 1e-3}, per_million),
             "forestbridge": {
                 "format": PACKAGE_FORMAT,
                 "kind": kind,
@@ -123,6 +103,110 @@ def describe_package(
                 **({"weights": dict(network)} if network else {}),
             },
         },
+    }
+
+
+def _head(about: About, tags: Sequence[str], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """Return everything that stands before the tensors."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "type": "model",
+        "id": about.id,
+        "name": about.name,
+        "description": about.description,
+        "authors": [dict(author) for author in about.authors],
+        "cite": [dict(entry) for entry in about.cite],
+        "license": about.license,
+        "tags": list(dict.fromkeys(tags)),
+        "version": about.version,
+        "covers": [next(name for name in hashes if name.startswith("cover."))],
+        "documentation": "README.md",
+    }
+
+
+def _tolerance(about: About, absolute: Mapping[Any, float], per_million: int) -> dict[str, Any]:
+    """Return what ``config.bioimageio`` holds: how far an output may be from its test; under None that of all outputs."""
+    return {
+        "nickname": about.id,
+        "reproducibility_tolerance": [
+            {
+                "relative_tolerance": 1e-3,
+                "absolute_tolerance": value,
+                "mismatched_elements_per_million": per_million,
+                **({} if output is None else {"output_ids": [output]}),
+            }
+            for output, value in absolute.items()
+        ],
+    }
+
+
+class MapOutput(NamedTuple):
+    """One output of an encoder package."""
+
+    id: str
+    channels: tuple[str, ...]
+    cells: tuple[int, ...]
+    """Rows and columns of the map of a whole tile."""
+    stride: float
+    """Pixels of the input between neighbouring cells."""
+
+
+def describe_encoder_package(
+    spec: EncoderSpec,
+    about: About,
+    *,
+    axes: Sequence[SpatialAxis],
+    outputs: Sequence[MapOutput],
+    weights: Mapping[str, str],
+    hashes: Mapping[str, str],
+    deviations: Mapping[str, float],
+    network: Mapping[str, Any],
+    absolute: Mapping[str, float],
+    per_million: int,
+) -> dict[str, Any]:
+    """Return the description of an encoder package as YAML values: one image in, one output per map.
+
+    Parameters
+    ----------
+    axes
+        Of the input, of one fixed size.
+    weights, hashes, network, per_million
+        As `describe_package`.
+    deviations
+        Weight format → largest deviation from the network in torch, as a share of a map's largest value.
+    absolute
+        Id of each output → absolute tolerance of its test.
+    """
+    channels = [f"channel{n}" for n in range(spec.channels)]
+    config = {
+        "format": PACKAGE_FORMAT,
+        "kind": "encoder",
+        "spec": json.loads(spec.to_json()),
+        "fingerprint": spec.fingerprint(),
+        "deviations": dict(deviations),
+        "weights": dict(network),
+    }
+    return {
+        **_head(about, ["2d", "feature-extraction", "forestbridge", *about.tags], hashes),
+        "inputs": [_input("raw", axes, channels, hashes, "raw intensities, not normalised")],
+        "outputs": [_map_output(output, axes, hashes) for output in outputs],
+        "weights": _weights(weights, hashes),
+        "config": {"bioimageio": _tolerance(about, absolute, per_million), "forestbridge": config},
+    }
+
+
+def _map_output(output: MapOutput, axes: Sequence[SpatialAxis], hashes: Mapping[str, str]) -> dict[str, Any]:
+    space = [
+        {"type": "space", "id": a.id, "size": cells, "scale": output.stride}
+        for a, cells in zip(axes, output.cells, strict=True)
+    ]
+    test = f"{output.id}_test.npy"
+    return {
+        "id": output.id,
+        "description": f"feature map with one cell every {output.stride:g} pixels of the input",
+        "axes": [_batch(axes), {"type": "channel", "channel_names": list(output.channels)}, *space],
+        "data": {"type": "float32"},
+        "test_tensor": {"source": test, "sha256": hashes[test]},
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from forestbridge.consumers import ConsumerVerdict
 from forestbridge.forest import PixelForest
 from forestbridge.package.about import About
-from forestbridge.package.geometry import SpatialAxis
+from forestbridge.package.geometry import SpatialAxis, spatial_axes
 from forestbridge.spec import EncoderSpec
 
 ROWS = {
@@ -55,6 +55,71 @@ def package_readme(
         f"## Licence\n\n{about.license}. Authors: {', '.join(a['name'] for a in about.authors)}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def encoder_readme(
+    spec: EncoderSpec,
+    about: About,
+    *,
+    file_name: str,
+    outputs: Mapping[str, tuple[int, float]],
+    validation: Sequence[Mapping[str, Any]],
+    verdicts: Sequence[ConsumerVerdict],
+    test_image: str,
+    weights: str,
+) -> str:
+    """Return the README of an encoder package in Markdown.
+
+    Parameters
+    ----------
+    outputs
+        Id of each output → number of features, and pixels between its cells.
+    validation, verdicts, test_image, weights
+        As `package_readme`.
+    """
+    axes = spatial_axes(spec)
+    sizes = " × ".join(f"{a.minimum} pixels along {a.id}" for a in axes)
+    maps = [f"| `{name}` | {features} | {stride:g} |" for name, (features, stride) in outputs.items()]
+    rows = [f"| {row['format']} | {row['max_abs']:.1e} |" for row in validation]
+    return "\n".join(
+        [
+            about.readme.rstrip() if about.readme else f"# {about.name}\n\n{about.description}",
+            "",
+            "## Input and outputs",
+            "",
+            f"Input: {spec.channels} channel(s) of raw intensities, exactly {sizes}. The graph scales them itself: "
+            f"{spec.intensity.get('low')} becomes black and {spec.intensity.get('high')} white. "
+            f"Cells within {axes[0].halo} pixels of a tile's edge (the halo) see too little of their surroundings.",
+            "",
+            "| output | features | pixels between cells |",
+            "|---|---|---|",
+            *maps,
+            "",
+            f"Values are rounded to {spec.dtype}, as feature stores hold them.",
+            "",
+            "## Validation",
+            "",
+            f"Test tensors: {test_image}. The expected outputs were computed by the network in PyTorch; the largest difference, "
+            "as a share of the largest value of a map:",
+            "",
+            "| weights | largest difference |",
+            "|---|---|",
+            *rows,
+            "",
+            weights,
+            "",
+            _runs_in(verdicts),
+            "",
+            "## How to use it",
+            "",
+            "Python only, `forestbridge.archive.onnx_session` runs the ONNX file. The same features in a store, for training:",
+            f"`forestbridge extract image.tif -o image.features.ome.zarr --like {file_name}`, which takes the network's weights from the "
+            "cache or from `--weights`.",
+            "",
+            f"## Licence\n\n{about.license}. Authors: {', '.join(a['name'] for a in about.authors)}.",
+            "",
+        ]
+    )
 
 
 def _classes(forest: PixelForest, channels: Sequence[str]) -> str:

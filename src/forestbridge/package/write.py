@@ -1,10 +1,8 @@
 """Writing packages: graphs, test tensors, description and zip, checked before they appear under their name."""
 
 import hashlib
-import io
 import logging
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,11 +14,11 @@ from numpy.typing import NDArray
 
 from forestbridge.archive import PackageInfo, inspect_package
 from forestbridge.assemble import labels_of
-from forestbridge.consumers import ConsumerVerdict, consumer_report
+from forestbridge.consumers import ConsumerVerdict
 from forestbridge.encoders.base import encoder_from_spec
-from forestbridge.encoders.features import check_image, features
+from forestbridge.encoders.features import features
 from forestbridge.engine import predict as run_forest
-from forestbridge.errors import ForestError, MissingExtraError, PackageError
+from forestbridge.errors import ForestError, PackageError
 from forestbridge.files import check_output, new_file
 from forestbridge.forest import PixelForest
 from forestbridge.graphs import (
@@ -34,10 +32,18 @@ from forestbridge.graphs import (
 )
 from forestbridge.graphs.encoder import NetworkEncoder
 from forestbridge.graphs.fused_deep import require_own_encoder, tile_probabilities
-from forestbridge.graphs.torchscript import require_torch
-from forestbridge.image import Image, as_image
+from forestbridge.image import Image
 from forestbridge.package.about import DEFAULT_CITE, About
-from forestbridge.package.check import CheckReport, check_package, format_check
+from forestbridge.package.check import CheckReport, format_check
+from forestbridge.package.contents import (
+    FORMATS,
+    WEIGHT_FILES,
+    check_formats,
+    pack_and_check,
+    tensor_files,
+    test_image,
+    zip_files,
+)
 from forestbridge.package.cover import draw_cover
 from forestbridge.package.deep import (
     compare_with_store,
@@ -50,17 +56,13 @@ from forestbridge.package.deep import (
     weights_facts,
     weights_text,
 )
-from forestbridge.package.description import MISMATCHED_PER_MILLION, describe_package, to_yaml
+from forestbridge.package.description import describe_package, to_yaml
 from forestbridge.package.geometry import crop_center, spatial_axes
 from forestbridge.package.names import channel_identifiers, model_id, model_name
 from forestbridge.package.readme import package_readme
 from forestbridge.spec import EncoderSpec
 
 _log = logging.getLogger(__name__)
-
-FORMATS = ("onnx", "torchscript")
-
-WEIGHT_FILES = {"onnx": "weights.onnx", "torchscript": "weights.pt"}
 
 MAX_COVER_BYTES = 500_000
 """What the zoo asks for."""
@@ -111,12 +113,17 @@ def write_package(
     PackageError
         If the package does not reproduce its own test tensors or is not valid; nothing is written then.
     ForestError
-        If the forest is too deep for TorchScript (10), or was not trained on an encoder's features.
+        If the forest is too deep for TorchScript (10), was not trained on an encoder's features, or on those of several.
     OutputExistsError, MissingExtraError, ImageError
         If the path exists, torch or onnxruntime is missing, or the image does not fit the forest.
     ResourceError
         If a deep encoder's weights are not there, or too large for a package.
     """
+    if forest.spec is not None and forest.spec.parts:
+        raise ForestError(
+            f"expected a forest over one encoder, found one over {' and '.join(part.name for part in forest.spec.parts)}, which no graph "
+            "holds together; train on one of them, or predict with the .forest file, which needs no package"
+        )
     exporters: Mapping[str, Callable[..., Deviation]]
     exporters = {"onnx": export_fused_onnx, "torchscript": export_fused_torchscript}
     if forest.spec is not None and is_deep(forest.spec):
@@ -171,10 +178,10 @@ def _write(
         raise ForestError(
             "expected a forest with the spec of its features, found one without; train it with forestbridge"
         )
-    _check_formats(formats)
+    check_formats(formats)
     about = _complete(replace(about or About(), **({"name": name} if name else {})), path.stem, forest, kind)
     channels = channel_identifiers(forest.names, forest.classes)
-    source, origin = _test_image(image, spec)
+    source, origin = test_image(image, spec)
     crop = crop_center(source, spec)  # (1, C, ...)
     if network is not None:
         expected = tile_probabilities(forest, network, crop[0])[None]  # (1, K, T, T)
@@ -188,7 +195,7 @@ def _write(
     ):
         origin += ", continued by reflection to the smallest size that the package takes"
     with tempfile.TemporaryDirectory(prefix="forestbridge-") as folder:
-        files = _tensor_files({**tensors, "probabilities": expected})
+        files = tensor_files({**tensors, "probabilities": expected})
         files["cover" + (about.cover.suffix.lower() if about.cover else ".png")] = _cover(about, crop, expected, forest)
         weights, validation = _export(Path(folder), forest, exporters, formats, kind, crop)
         if network is not None:
@@ -215,11 +222,11 @@ def _write(
             whole["rdf.yaml"] = _describe(
                 whole, forest, spec, about, kind, tensors, channels, formats, validation, per_million
             )
-            temporary.write_bytes(_zip(whole))
+            temporary.write_bytes(zip_files(whole))
             return inspect_package(temporary)
 
         temporary = Path(folder) / path.name
-        report = _pack_and_check(pack)
+        report = pack_and_check(pack)
         if not report.good:
             raise PackageError(
                 f"expected a package that reproduces its own test, found:\n{format_check(report)}\nnothing was written"
@@ -227,34 +234,6 @@ def _write(
         with new_file(path, overwrite=overwrite) as final:
             final.write_bytes(temporary.read_bytes())
     return replace(report, path=path)
-
-
-def _pack_and_check(pack: Callable[[Sequence[ConsumerVerdict], int], PackageInfo]) -> CheckReport:
-    """Pack with the strictest tolerance that leaves room for another machine, where other features fall beyond their threshold."""
-    for per_million in MISMATCHED_PER_MILLION:
-        info = pack((), per_million)
-        info = pack(consumer_report(info), per_million)  # the README says where the package runs
-        report = check_package(info.path, trust=f"sha256:{info.sha256}")
-        found = max((1e6 * f.mismatched / f.elements for f in report.formats if f.elements), default=0.0)
-        if not per_million / 2 < found <= MISMATCHED_PER_MILLION[-1]:
-            break
-        _log.info("%.0f of a million values of the test output differ, tolerance %d", found, per_million)
-    return report
-
-
-def _check_formats(formats: Sequence[str]) -> None:
-    if not formats or set(formats) - set(FORMATS):
-        raise ValueError(f"expected weight formats of {', '.join(FORMATS)}, found {list(formats)}")
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("writing a package", "cpu") from error
-    if "torchscript" in formats:
-        try:
-            require_torch()
-        except MissingExtraError as error:
-            what = "TorchScript, which ilastik and QuPath need (leave it out with --formats onnx),"
-            raise MissingExtraError(what, "torch") from error
 
 
 def _complete(about: About, name: str, forest: PixelForest, kind: str) -> About:
@@ -268,22 +247,6 @@ def _complete(about: About, name: str, forest: PixelForest, kind: str) -> About:
         id=about.id or model_id(full_name),
         description=(about.description or description)[:1024],
     )
-
-
-def _test_image(image: Image | NDArray | None, spec: EncoderSpec) -> tuple[Image, str]:
-    """Return the image whose middle becomes the test tensor, and a sentence on where it comes from."""
-    if image is None:
-        from forestbridge.phantom import phantom
-
-        shape = (256, 256) if spec.axes == "yx" else (128, 160, 160)
-        if spec.tile is not None:
-            shape = tuple(axis.minimum for axis in spatial_axes(spec))
-        picture = phantom(shape, channels=spec.channels).image
-        axes = ("C" if spec.channels > 1 else "") + spec.axes.upper()
-        return as_image(picture, axes=axes), "a synthetic image"
-    image = as_image(image)
-    check_image(spec, image)
-    return image, "a crop from the middle of the image given at export"
 
 
 def _export(
@@ -303,21 +266,6 @@ def _export(
             files[file.name] = file.read_bytes()
             validation.append(validation_row(weights, deviation))
     return files, validation
-
-
-def _tensor_files(tensors: Mapping[str, NDArray[np.float32]]) -> dict[str, bytes]:
-    """Return the test tensors as .npy, and the same as TIFF of the same rank."""
-    import tifffile
-
-    files = {}
-    for name, tensor in tensors.items():
-        npy, tiff = io.BytesIO(), io.BytesIO()
-        np.save(npy, tensor)
-        tifffile.imwrite(
-            tiff, tensor, photometric="minisblack", software="", metadata={"axes": "QC" + "ZYX"[-(tensor.ndim - 2) :]}
-        )
-        files[f"{name}_test.npy"], files[f"{name}_sample.tif"] = npy.getvalue(), tiff.getvalue()
-    return files
 
 
 def _cover(about: About, crop: NDArray[np.float32], expected: NDArray[np.float32], forest: PixelForest) -> bytes:
@@ -367,16 +315,3 @@ def _describe(
             network=weights_facts(spec) if kind == "fused" and is_deep(spec) else None,
         )
     )
-
-
-def _zip(files: Mapping[str, bytes]) -> bytes:
-    """Return a zip whose bytes depend on the files alone: rdf.yaml first, then by name, fixed dates and rights."""
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for name in sorted(files, key=lambda name: (name != "rdf.yaml", name)):
-            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            entry.external_attr = 0o100644 << 16  # a plain file, readable by all: shared drives
-            entry.create_system = 3
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, files[name])
-    return data.getvalue()
