@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from deep_networks import small_network
 from deep_weights import cyto3_file
 from forestbridge.archive import onnx_session
 from forestbridge.encoders.deep import open_deep_encoder
-from forestbridge.errors import PackageError
+from forestbridge.errors import ForestError, PackageError
+from test_deep_graphs import forest_over
 
 CELL = data.cell()
 """(660, 550) bytes."""
@@ -92,6 +94,15 @@ def test_refusals(tmp_path: Path) -> None:
         fb.write_encoder_package(tmp_path / "a.onnx", small_network())
     with pytest.raises(ValueError, match="package each deep encoder alone"):
         fb.write_encoder_package(tmp_path / "a.zip", fb.open_encoder("filters"))  # pyright: ignore[reportArgumentType]
+    assert not list(tmp_path.iterdir())
+
+
+def test_combinations_have_no_package(tmp_path: Path) -> None:
+    encoder = small_network()
+    forest = forest_over(encoder, CELL[100:196, 100:196].astype(np.float32)[None])
+    both = replace(forest, spec=replace(encoder.spec, parts=(encoder.spec, fb.open_encoder("filters").spec)))
+    with pytest.raises(ForestError, match=r"found one over small and filters, .* train on one of them"):
+        fb.write_package(tmp_path / "a.zip", both)
     assert not list(tmp_path.iterdir())
 
 
