@@ -82,7 +82,7 @@ def test_the_example_on_the_command_line(contrast, tmp_path, monkeypatch):
     assert fb.open_store("c.features.ome.zarr").spec.name == "contrast"
     assert call("extract", "a.tif", "-o", "d.features.ome.zarr", "--like", "c.features.ome.zarr").code == 0
     ended = call("extract", "a.tif", "-o", "e.features.ome.zarr", "--encoder", "contrast", "--3d")
-    assert ended.code == 2 and "expected --3d and --scales with the encoder filters only" in ended.err
+    assert ended.code == 2 and "expected --3d with the encoder filters only, found the encoder contrast" in ended.err
 
 
 def test_plugins_are_listed_and_a_broken_one_stops_no_list(contrast):

@@ -332,7 +332,7 @@ def test_two_imagejs_at_once(imagej: ImageJ, line: Path, tmp_path: Path) -> None
 
 
 def test_worker_killed_in_mid_call(imagej: ImageJ, line: Path, tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "big.tif", np.tile(phantom((500, 500), classes=2).image, (6, 6)))
+    tifffile.imwrite(tmp_path / "big.tif", np.tile(phantom((500, 500), classes=2).image, (12, 12)))
     macro = imagej.home / "kill"
     macro.write_text(
         f'open("{tmp_path}/big.tif"); run("{SEGMENT}", "model=[{line}/a.forest] device=cpu"); print("went on");'

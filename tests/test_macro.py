@@ -172,7 +172,7 @@ def test_what_libraries_write_to_stderr_goes_to_the_log(tmp_path: Path, capfd: p
 
 def start_slow_prediction(line: Path, tmp_path: Path) -> tuple[subprocess.Popen[bytes], Path, Path]:
     """Start a prediction of many tiles; return it, its status file, and its output."""
-    tifffile.imwrite(tmp_path / "big.tif", np.tile(phantom((500, 500), classes=2).image, (6, 6)))
+    tifffile.imwrite(tmp_path / "big.tif", np.tile(phantom((500, 500), classes=2).image, (12, 12)))
     status, out = tmp_path / "status", tmp_path / "p.tif"
     command = [sys.executable, "-m", "forestbridge", "predict", tmp_path / "big.tif", "--forest", line / "a.forest"]
     command += ["-o", out, "--jobs", "1", "--macro", "--status", status]

@@ -21,7 +21,8 @@ def test_encoders_that_differ(tmp_path: Path) -> None:
     stores = [extract(CELLS.image, e, tmp_path / f"{n}.features.ome.zarr") for n, e in enumerate((ENCODER, others))]
     message = (
         r"the first image expects the features of filters \[\w{8}\], .*1\.features\.ome\.zarr has those of filters "
-        r"\[\w{8}\] \(maps: .* against .*; options: .* against .*\); extract all of them with the same encoder"
+        r"\[\w{8}\] \(maps: .* against .*; options selection GaussianSmoothing: \[.*\] against \[0.7\]\); extract all of "
+        r"them with the same encoder"
     )
     with pytest.raises(SpecMismatchError, match=message):
         train([(store, CELLS.scribbles) for store in stores])

@@ -30,7 +30,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with images and a forest."""
     path = tmp_path_factory.mktemp("line")
     write_line(path)
-    tifffile.imwrite(path / "big.tif", np.tile(phantom((500, 500), classes=2).image, (6, 6)))
+    tifffile.imwrite(path / "big.tif", np.tile(phantom((500, 500), classes=2).image, (12, 12)))
     return path
 
 

@@ -15,6 +15,7 @@ import typer
 from typer.main import get_command
 
 from forestbridge.cli import baseline, data, demo, encoder_package, fiji, ilastik, package
+from forestbridge.cli.convert import convert
 from forestbridge.cli.encoders import encoders
 from forestbridge.cli.errors import UsageError, error_message, exit_code
 from forestbridge.cli.evaluate import evaluate
@@ -49,7 +50,7 @@ app = typer.Typer(
 )
 app.command()(demo.demo)
 app.command()(demo.example)
-app.command()(data.info)
+app.command(cls=SeveralValues)(data.info)
 app.command(cls=SeveralValues)(qc)
 app.command()(encoders)
 app.command(cls=SeveralValues)(extract)
@@ -62,6 +63,7 @@ app.command(cls=SeveralValues)(instances)
 app.command(cls=SeveralValues)(measure)
 app.command(cls=SeveralValues)(overlay)
 app.command(cls=SeveralValues)(evaluate)
+app.command(cls=SeveralValues)(convert)
 app.command(cls=SeveralValues)(export)
 app.command()(data.verify)
 app.command()(serve)

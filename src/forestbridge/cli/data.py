@@ -1,9 +1,11 @@
 """Looking at things: info, labels, verify."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import forestbridge as fb
@@ -14,9 +16,10 @@ from forestbridge.cli.output import print_json, print_path, print_result
 from forestbridge.cli.package_facts import package_facts
 from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.places import Places, check_places
-from forestbridge.cli.sources import LabelReading, Reading, is_store, open_image
+from forestbridge.cli.sources import LabelReading, Reading, image_or_store, is_store, open_image
 from forestbridge.ilastik import is_project
-from forestbridge.image import describe_image
+from forestbridge.image import Image, describe_image
+from forestbridge.image.result_facts import read_result_facts
 from forestbridge.image.source import shown
 from forestbridge.labels import scribble_stats, write_new_labels
 from forestbridge.stores import store_facts
@@ -36,15 +39,51 @@ def info(
             help="An image, a feature store (.hdf5 too), a forest (.forest), a package (.zip) or an ilastik project (.ilp)."
         ),
     ],
+    at: Annotated[
+        list[int] | None,
+        typer.Option(metavar="Y X", help="Say the values of one pixel: Y X, or Z Y X, or T Z Y X, counted from 0."),
+    ] = None,
     axes: Axes = None,
     scene: Scene = None,
     json: Json = False,
 ) -> None:
-    """Say what a file is; no pixel is read and nothing in it is run.
+    """Say what a file is; no pixel but that of --at is read, and nothing in it is run.
 
     Example: [bold]forestbridge info a.features.ome.zarr[/bold]
     """
-    print_result(_facts(path, Reading(axes, scene=scene), short=not json), json=json)
+    reading = Reading(axes, scene=scene)
+    print_result(_facts(path, reading, short=not json) if at is None else _pixel(path, at, reading), json=json)
+
+
+def _pixel(path: Path, at: Sequence[int], reading: Reading) -> dict[str, Any]:
+    """Return the values of one pixel of an image, with the name of its class where the file has names, or of a store.
+
+    Raises
+    ------
+    ValueError
+        If the file has no pixels, or no such pixel.
+    """
+    if path.suffix.lower() in (".zip", ".forest") or is_project(path):
+        raise ValueError(f"expected an image or a feature store for --at, found {shown(path)}; leave --at out")
+    source = image_or_store(path, reading)
+    image = source if isinstance(source, Image) else source.image
+    axes = [a for a in "TZYX" if a in image.axes]
+    place = dict(zip(axes, at, strict=False))
+    if len(at) != len(axes) or not all(0 <= i < image.sizes[a] for a, i in place.items()):
+        sizes = " ".join(f"{a}={image.sizes[a]}" for a in axes)
+        raise ValueError(f"expected --at {' '.join(axes)} inside {sizes}, found {' '.join(map(str, at))}; count from 0")
+    t, z, y, x = (place.get(a, 0) for a in "TZYX")
+    if not isinstance(source, Image):
+        [values] = source.at([(t, z, y, x)])
+        return {**place, "values": dict(zip(source.spec.feature_names, values.tolist(), strict=True))}
+    pixel = source.data[tuple(slice(None) if a == "C" else slice(place[a], place[a] + 1) for a in source.axes)]
+    values = np.asarray(pixel).ravel().tolist()
+    facts = {
+        **place,
+        "values": dict(zip(source.channel_names, values, strict=True)) if source.channel_names else values,
+    }
+    name = read_result_facts(path).names.get(values[0]) if len(values) == 1 else None
+    return facts if name is None else {**facts, "class": name}
 
 
 def _facts(path: Path, reading: Reading, *, short: bool) -> dict[str, Any]:

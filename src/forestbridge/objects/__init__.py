@@ -1,6 +1,7 @@
 """From classes to objects and from objects to numbers: thresholds, clean masks, numbered objects, measurements, accuracy."""
 
 from forestbridge.objects.baseline import baseline
+from forestbridge.objects.convert import convert_labels
 from forestbridge.objects.evaluate import AnnotatorAgreement, Evaluation, annotator_agreement, evaluate
 from forestbridge.objects.instances import Instances, ObjectClass, instances
 from forestbridge.objects.measure import measure
@@ -19,6 +20,7 @@ __all__ = [
     "TrainingPair",
     "annotator_agreement",
     "baseline",
+    "convert_labels",
     "evaluate",
     "instances",
     "measure",
