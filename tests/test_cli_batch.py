@@ -38,6 +38,9 @@ def there(line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("line").symlink_to(line)
 
 
+WITHIN = 120
+"""Seconds after which a program that was stopped counts as hanging."""
+
 PREDICT = ["--forest", "line/a.forest", "-o", "out"]
 
 
@@ -126,11 +129,16 @@ def _start(*arguments: str) -> subprocess.Popen:
     )
 
 
+def _shards(store: Path) -> int:
+    """Return how many shards a store has."""
+    journal = store / "forestbridge/journal.0.jsonl"
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
 def _wait_for_shards(store: Path, n: int, process: subprocess.Popen) -> None:
     """Wait until a store has so many shards."""
-    journal = store / "forestbridge/journal.0.jsonl"
     for _ in range(6000):
-        if journal.exists() and journal.read_bytes().count(b"\n") >= n:
+        if _shards(store) >= n:
             return
         assert process.poll() is None, "it ended before it could be stopped"
         time.sleep(0.01)
@@ -150,13 +158,12 @@ def long_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stopped_and_resumed(long_stack: Path) -> None:
     store = Path("s t.features.ome.zarr")
     command = ["extract", str(long_stack), "-o", str(store), "--scales", "1.6", "3.5"]
-    for n, (sent, extra) in enumerate(
-        [(signal.SIGINT, ["--overwrite"]), (signal.SIGTERM, ["--jobs", "2"]), (signal.SIGKILL, [])]
-    ):
+    for sent, extra in [(signal.SIGINT, ["--overwrite"]), (signal.SIGTERM, ["--jobs", "2"]), (signal.SIGKILL, [])]:
+        there = _shards(store)
         process = _start(*command, *extra)
-        _wait_for_shards(store, 2 * (n + 1), process)
+        _wait_for_shards(store, there + 2, process)
         process.send_signal(sent)
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=WITHIN)
         assert out == ""
         assert "Traceback" not in err
         if sent == signal.SIGKILL:
@@ -173,8 +180,8 @@ def test_stopped_and_resumed(long_stack: Path) -> None:
     assert partial.code == 4
     assert "expected a store that is done" in partial.err
     last = done(*command)
-    there = re.search(r"(\d+) of 30 shards were there, (\d+) to compute", last.err)
-    assert there and 6 <= int(there[1]) < 30 and int(there[1]) + int(there[2]) == 30
+    found = re.search(r"(\d+) of 30 shards were there, (\d+) to compute", last.err)
+    assert found and 6 <= int(found[1]) < 30 and int(found[1]) + int(found[2]) == 30
     done(*command[:2], "-o", "whole.features.ome.zarr", *command[4:])
     assert store_tree(store) == store_tree(Path("whole.features.ome.zarr"))
 
@@ -189,7 +196,7 @@ def test_prediction_stopped(long_stack: Path) -> None:
         while process.poll() is None and not list(Path.cwd().glob(".p.*")):
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=WITHIN)
         assert (process.returncode, out) == (7, ""), err
         assert f"to do are still: {long_stack}" in err
         assert tree(Path.cwd()) == before

@@ -3,9 +3,9 @@
 import hashlib
 import time
 from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from forestbridge.encoders.features import batches
 from forestbridge.errors import StoreError
 from forestbridge.image import Image
 from forestbridge.stores.grid import MapGrid, Shard, StoreGrid
-from forestbridge.threads import ahead, in_order, pool
+from forestbridge.threads import ahead, as_ready, in_order
 
 READERS = 2
 """Threads that read tiles ahead of an encoder which takes several at once."""
@@ -48,26 +48,7 @@ def compute_shards(
     if isinstance(encoder, BatchEncoder):
         yield from ahead(_compute_batches(image, encoder, grid, todo, jobs=jobs))
         return
-    if jobs == 1:
-        for shard in todo:
-            yield _compute(image, encoder, grid, shard)
-        return
-    waiting = iter(todo)
-    running: set[Future[ComputedShard]] = set()
-    with pool(jobs) as workers:
-        try:
-            while True:
-                for shard in waiting:
-                    running.add(workers.submit(_compute, image, encoder, grid, shard))
-                    if len(running) == jobs:
-                        break
-                if not running:
-                    return
-                ready, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    yield future.result()
-        finally:
-            workers.shutdown(wait=True, cancel_futures=True)
+    yield from as_ready(partial(_compute, image, encoder, grid), todo, jobs)
 
 
 def _compute(image: Image, encoder: Encoder, grid: StoreGrid, shard: Shard) -> ComputedShard:

@@ -2,12 +2,9 @@
 
 import atexit
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -22,6 +19,7 @@ from forestbridge.cli.evaluate import evaluate
 from forestbridge.cli.export import export
 from forestbridge.cli.extract import extract
 from forestbridge.cli.instances import instances
+from forestbridge.cli.interruptions import interruptible
 from forestbridge.cli.macro import Outcome, macro_order, run_for_macro
 from forestbridge.cli.measure import measure
 from forestbridge.cli.messages import messages_on_stderr, say
@@ -116,7 +114,7 @@ def command_of(program: typer.Typer) -> Any:
 
 
 def _run(program: typer.Typer, name: str, arguments: list[str]) -> Outcome:
-    with messages_on_stderr(), _sigterm_as_ctrl_c():
+    with messages_on_stderr(), interruptible():
         try:
             code = command_of(program).main(args=arguments, prog_name=name, standalone_mode=False)
             if code == TYPER_INTERRUPTED:
@@ -131,19 +129,6 @@ def _run(program: typer.Typer, name: str, arguments: list[str]) -> Outcome:
 def _forget_what_ran_besides() -> None:
     """Say nothing of reads in the background that an interruption cut off: Python would print where each of them was."""
     sys.unraisablehook = lambda _: None
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Treat SIGTERM, which clusters send when the time is over, as Ctrl-C: what is done is kept."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _tell(error: BaseException, name: str) -> Outcome:
