@@ -82,6 +82,16 @@ def corners(
     return cells, (down[:, None], along[:, None])
 
 
+def distinct(
+    cells: Mapping[str, NDArray[np.intp]], axes: str, shape: Sequence[int]
+) -> tuple[dict[str, NDArray[np.intp]], NDArray[np.intp]]:
+    """Return the cells that differ, and for each of the given ones which of them it is: points of a stroke share cells."""
+    own = [a for a in axes if a != "c"]
+    size = [n for a, n in zip(axes, shape, strict=True) if a != "c"]
+    flat, which = np.unique(np.ravel_multi_index([cells[a] for a in own], size), return_inverse=True)
+    return dict(zip(own, np.unravel_index(flat, size), strict=True)), which.ravel()
+
+
 def interpolate(
     values: NDArray[np.float32], weights: tuple[NDArray[np.float32], NDArray[np.float32]] | None
 ) -> NDArray[np.float32]:

@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from forestbridge.errors import StoreError
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores.base import ImageFacts
+from forestbridge.stores.chunk_files import read_cells
 from forestbridge.stores.grid import MapGrid, Shard, StoreGrid, plan_grid
 from forestbridge.stores.journal import FOLDER, RUN, read_document, read_journal
-from forestbridge.stores.lookup import chunks_of_cells, corners, interpolate, split_points
+from forestbridge.stores.lookup import chunks_of_cells, corners, distinct, interpolate, split_points
 from forestbridge.stores.metadata import STORE_FORMAT, map_array_document
 
 DAMAGE = (ValueError, RuntimeError, OSError, IndexError)
@@ -66,7 +67,8 @@ class OmeZarrStore:
         column = 0
         for m in self.grid.maps:
             cells, weights = corners(m.spec, m.axes, m.shape, where)
-            values = self._gather(m, cells)
+            different, which = distinct(cells, m.axes, m.shape)
+            values = self._gather(m, different)[which]
             features[:, column : column + len(m.spec.channels)] = interpolate(values, weights)
             column += len(m.spec.channels)
         return features
@@ -149,16 +151,19 @@ class OmeZarrStore:
         return StoreError(f"expected intact features in {self.path}, found {found}; {REPAIR}")
 
     def _gather(self, m: MapGrid, cells: Mapping[str, NDArray[np.intp]]) -> NDArray[np.float32]:
-        """Return the (N, F) float32 values of N cells, reading each chunk once."""
+        """Return the (N, F) float32 values of N cells, reading only their chunks, each once."""
         values = np.empty((len(cells["y"]), len(m.spec.channels)), np.float32)
         absent = np.zeros(len(values), bool)
-        for region, rows, within in chunks_of_cells(m.axes, m.shape, m.chunks, cells):
+        for region, rows, within in chunks_of_cells(m.axes, m.shape, m.shards, cells):
             shard = [first // s for (first, s), _ in _ends(m, region)]
-            if self._has_file(m, shard):
-                block = np.moveaxis(self._read(m, region, whole=True), m.axes.index("c"), 0)  # (F, ...)
-                values[rows] = block[(slice(None), *within)].T
-            else:
+            if not self._has_file(m, shard):
                 absent[rows] = True
+                continue
+            try:
+                with (self.path / m.shard_file(shard)).open("rb") as file:
+                    values[rows] = read_cells(file, m, within, compress=self.compress)
+            except DAMAGE as error:
+                raise self._damaged(m, region, str(error)) from error
         if absent.any():
             size = {a: s for a, s in zip(m.axes, m.shards, strict=True) if a != "c"}
             shards = np.unique(np.stack([cells[a][absent] // size[a] for a in size], axis=1), axis=0)
