@@ -14,7 +14,7 @@ from forestbridge.cli.object_options import ChosenClasses, Match, ObjectOutput, 
 from forestbridge.cli.options import HELP, Axes, DryRun, Format, Json, Nan, Overwrite, Scene
 from forestbridge.cli.output import print_json, print_path, tell
 from forestbridge.cli.parsing import SeveralValues
-from forestbridge.cli.places import check_places, files_of, made_folder, places_for
+from forestbridge.cli.places import files_of, made_folder, result_places
 from forestbridge.cli.sources import Reading, open_image
 from forestbridge.image import Image
 from forestbridge.image.source import shown
@@ -96,8 +96,9 @@ def otsu(
         raise ValueError(
             f"expected one label image for each of {len(files)} images, in their order, found {len(compare)}; give as many to --compare"
         )
-    places = places_for(files, output, suffix, in_folder=files != images)
-    check_places([*files, *(compare or [])], places, overwrite=overwrite)
+    places = result_places(
+        files, output, suffix, in_folder=files != images, format=format, overwrite=overwrite, beside=compare or []
+    )
     for place in places.paths:
         if result_format(place, format) == "nrrd" and compare:
             raise ValueError(

@@ -12,9 +12,8 @@ from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.object_options import Match, ObjectOutput
 from forestbridge.cli.options import Axes, DryRun, Format, Json, Overwrite, Scene
 from forestbridge.cli.output import print_json, print_path
-from forestbridge.cli.places import check_places, files_of, made_folder, places_for
+from forestbridge.cli.places import files_of, made_folder, result_places
 from forestbridge.image.source import shown
-from forestbridge.image.writers import result_format
 from forestbridge.objects.instances import LabelDtype
 from forestbridge.objects.labelled import open_labelled
 
@@ -47,10 +46,7 @@ def convert(
         raise ValueError(f"expected {missing}, found none; write: forestbridge convert a.tif -o b.tif --dtype uint16")
     files = files_of(sources, match)
     check_present(files)
-    places = places_for(files, output, suffix, in_folder=files != sources)
-    check_places(files, places, overwrite=overwrite)
-    for place in places.paths:
-        result_format(place, format)
+    places = result_places(files, output, suffix, in_folder=files != sources, format=format, overwrite=overwrite)
     reading = {"axes": axes, "scene": scene}
     pairs = list(zip(files, places.paths, strict=True))
     if dry_run:

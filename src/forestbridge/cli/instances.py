@@ -13,9 +13,8 @@ from forestbridge.cli.messages import progress_bar, say
 from forestbridge.cli.object_options import Background, ChosenClasses, Match, ObjectOutput, PlaneByPlane, Segmentations
 from forestbridge.cli.options import Axes, DryRun, Format, Json, Overwrite, Scene
 from forestbridge.cli.output import print_json, print_path, tell
-from forestbridge.cli.places import check_places, files_of, made_folder, places_for
+from forestbridge.cli.places import files_of, made_folder, result_places
 from forestbridge.image.source import shown
-from forestbridge.image.writers import result_format
 from forestbridge.objects import Instances, open_segmentation
 from forestbridge.objects.instances import LabelDtype, check_instances, count_text
 from forestbridge.objects.split import Method, Splitting
@@ -95,10 +94,7 @@ def instances(
         raise ValueError(f"expected {missing}, found none; write: forestbridge instances b_labels.tif -o b_objects.tif")
     files = files_of(sources, match)
     check_present(files)
-    places = places_for(files, output, suffix, in_folder=files != sources)
-    check_places(files, places, overwrite=overwrite)
-    for place in places.paths:
-        result_format(place, format)
+    places = result_places(files, output, suffix, in_folder=files != sources, format=format, overwrite=overwrite)
     options = {
         "method": method,
         "classes": classes,

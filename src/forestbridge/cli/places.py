@@ -11,6 +11,7 @@ from forestbridge.files import check_output
 from forestbridge.image import base_name, check_distinct_names, is_image_folder, is_named_like_image
 from forestbridge.image.hdf5 import split_internal
 from forestbridge.image.source import shown
+from forestbridge.image.writers import result_format
 
 FILES = (".tif", ".tiff", ".zarr", ".h5", ".hdf5", ".npy", ".nrrd", ".png")
 """An output named so is one file (or one .zarr), whatever is there."""
@@ -86,6 +87,30 @@ def places_for(sources: Sequence[Path], output: Path, suffix: str, *, in_folder:
         )
     check_distinct_names(sources)
     return Places([output / f"{base_name(path)}{suffix}" for path in sources], output)
+
+
+def result_places(
+    files: Sequence[Path],
+    output: Path,
+    suffix: str,
+    *,
+    in_folder: bool,
+    format: str | None,
+    overwrite: bool,
+    beside: Sequence[Path] = (),
+) -> Places:
+    """Return `places_for` files whose results are images, checked: the places as `check_places` does, and that there is such a format.
+
+    Parameters
+    ----------
+    beside
+        Other inputs, which no result may replace.
+    """
+    places = places_for(files, output, suffix, in_folder=in_folder)
+    check_places([*files, *beside], places, overwrite=overwrite)
+    for place in places.paths:
+        result_format(place, format)
+    return places
 
 
 def check_places(sources: Sequence[Path], places: Places, *, overwrite: bool) -> None:

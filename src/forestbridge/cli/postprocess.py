@@ -14,10 +14,9 @@ from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.object_options import Background, ChosenClasses, Match, ObjectOutput, PlaneByPlane, Segmentations
 from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Overwrite, Scene
 from forestbridge.cli.output import print_json, print_path
-from forestbridge.cli.places import check_places, files_of, made_folder, places_for
+from forestbridge.cli.places import files_of, made_folder, result_places
 from forestbridge.image import Image
 from forestbridge.image.source import shown
-from forestbridge.image.writers import result_format
 from forestbridge.objects import open_segmentation
 from forestbridge.objects.agreement import check_same_size
 from forestbridge.objects.postprocess import Cleaning, Mode, check_merge
@@ -187,10 +186,10 @@ def postprocess(
         raise ValueError(
             f"expected one source for --into and --image, found {len(files)}; merge or refine them one by one"
         )
-    places = places_for(files, output, suffix, in_folder=files != sources)
-    check_places([*files, *(p for p in (into, image) if p)], places, overwrite=overwrite)
-    for place in places.paths:
-        result_format(place, format)
+    beside = [p for p in (into, image) if p]
+    places = result_places(
+        files, output, suffix, in_folder=files != sources, format=format, overwrite=overwrite, beside=beside
+    )
     cleaning = Cleaning(smooth, min_area, max_area, fill_holes, max_hole, majority)
     merge = {"mode": mode, "into": into, "preserve": preserve, "slices": slices_of(slices)}
     question = Question(axes, scene, background, classes, cleaning, merge, choice)

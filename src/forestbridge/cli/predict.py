@@ -15,7 +15,7 @@ from forestbridge.cli.drift import Comparison
 from forestbridge.cli.messages import progress_bar
 from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust
 from forestbridge.cli.output import print_json, print_path, tell
-from forestbridge.cli.places import check_places, files_of, made_folder, places_for
+from forestbridge.cli.places import files_of, made_folder, result_places
 from forestbridge.cli.sources import Reading, image_or_store, is_store, with_like_line
 from forestbridge.devices import find_gpu
 from forestbridge.encoders.features import check_image
@@ -23,7 +23,6 @@ from forestbridge.errors import ImageError, SpecMismatchError
 from forestbridge.forest import PixelForest
 from forestbridge.image import Image
 from forestbridge.image.source import shown
-from forestbridge.image.writers import result_format
 from forestbridge.model import open_forest
 from forestbridge.once import open_once
 from forestbridge.qc.drift import Statistics
@@ -142,10 +141,7 @@ def predict(
         )
     files = files_of(sources, match)
     check_present(files)
-    places = places_for(files, output, suffix, in_folder=files != sources)
-    check_places(files, places, overwrite=overwrite)
-    for place in places.paths:
-        result_format(place, format)
+    places = result_places(files, output, suffix, in_folder=files != sources, format=format, overwrite=overwrite)
     classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust, jobs=jobs)
     comparison = Comparison(classifier.training_images, strict=strict)
     options = {"reading": Reading(axes, channels, nan, scene), "kind": kind, "json": json, "comparison": comparison}
