@@ -72,10 +72,6 @@ BINS = 64
 """scikit-learn-intelex sorts the values of a feature into so many bins, and looks for thresholds between them. With its own 256 most
 bins of a small node are empty, and looking through them costs more than it brings: accuracy on phantoms is no lower with 64."""
 
-LEAST_SHARE = 0.25
-"""How often features of a combination's smaller parts are offered, as a multiple of the largest part's. Equal shares are too much: many
-copies of a few features make the trees alike."""
-
 TOP_FEATURES = 10
 
 
@@ -250,10 +246,11 @@ def _collect(
 
 
 def balanced_columns(spec: EncoderSpec) -> NDArray[np.intp]:
-    """Return the features as the trees are offered them: each part of a combination at least `LEAST_SHARE` as often as the largest.
+    """Return the features as the trees are offered them: parts of a combination in the proportion of the square roots of their sizes.
 
-    A split looks at a random choice of features. Of 1536 features of a network and 49 filters it would hardly ever look at a filter; so
-    the features of much smaller parts stand there several times.
+    A split looks at a random choice of features, by default as many as the square root of their number. So each part is looked at in
+    the proportion in which forests on the parts alone would look; of 1536 features of a network and 49 filters a split would hardly ever
+    see a filter otherwise. The features of smaller parts stand there several times.
 
     Returns
     -------
@@ -263,7 +260,7 @@ def balanced_columns(spec: EncoderSpec) -> NDArray[np.intp]:
     sizes = [part.n_features for part in spec.parts] or [spec.n_features]
     starts = np.cumsum([0, *sizes])
     parts = [np.arange(start, start + n) for start, n in zip(starts, sizes, strict=False)]
-    return np.concatenate([np.tile(part, max(round(LEAST_SHARE * max(sizes) / len(part)), 1)) for part in parts])
+    return np.concatenate([np.tile(part, round((max(sizes) / len(part)) ** 0.5)) for part in parts])
 
 
 def _fit(
