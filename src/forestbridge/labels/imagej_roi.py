@@ -21,7 +21,7 @@ DAMAGE = (ValueError, TypeError, IndexError, OverflowError, RuntimeError, Memory
 MAX_ROI_BYTES = 2**24
 """Of one ROI: a freehand outline of a million vertices fits."""
 
-MAX_ROIS = 50_000
+MAX_ROIS = 250_000
 MAX_ZIP_BYTES = 2**28
 """Of all ROIs together, unpacked."""
 
