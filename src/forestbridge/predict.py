@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from forestbridge import engine
 from forestbridge.assemble import KINDS, Classes, Kind, Piece, answer_of, assemble
 from forestbridge.devices import find_gpu
-from forestbridge.encoders.base import Encoder, encoder_from_spec
+from forestbridge.encoders.base import BatchEncoder, Encoder, encoder_from_spec
 from forestbridge.encoders.features import (
     TileOfImage,
     as_source,
@@ -234,15 +234,16 @@ def _predict_image(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
         yield from _predict_bands(image, encoder, run)
         return
 
+    network = isinstance(encoder, BatchEncoder)  # one tile at a time, of many features
+
     def work(place: TileOfImage) -> Piece:
-        maps = encode_tile(image, encoder, place)
-        # the forest was trained on stored values
-        stored = [m.astype(d, copy=False) for m, d in zip(maps, encoder.spec.dtypes, strict=True)]
+        maps = zip(encode_tile(image, encoder, place), encoder.spec.dtypes, strict=True)
+        stored = [m.astype(d, copy=False) for m, d in maps]  # as the forest saw them in training
         planes = stored[0] if len(stored) == 1 else np.concatenate(stored)
-        return run.piece(place, engine.predict(forest, planes, threads=1))
+        return run.piece(place, engine.predict(forest, planes, threads=run.jobs if network else 1))
 
     tiles = run.wanted(_by_squares(tiles_of(encoder.spec, image)))
-    yield from run.told(in_order(work, tiles, run.jobs), len(tiles))
+    yield from run.told(in_order(work, tiles, min(run.jobs or 2, 2) if network else run.jobs), len(tiles))
 
 
 def _filter_on(
