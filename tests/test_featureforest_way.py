@@ -1,11 +1,13 @@
 """Deep encoders in FeatureForest's way along the line: image, store, single pixels and forest agree; and what is refused."""
 
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import tifffile
+import torch
 from skimage import data
 
 import forestbridge as fb
@@ -14,6 +16,7 @@ from deep_weights import cyto3_file, patchwise_encoder_of
 from featureforest_adapters import cellpose, deviation, theirs
 from featureforest_files import featureforest, has_featureforest
 from forestbridge.encoders import encoder_from_spec
+from forestbridge.encoders.conformance import EncoderConformance
 from forestbridge.encoders.features import features_at
 from forestbridge.encoders.networks import network_of
 from forestbridge.encoders.patchwise import seen_tile
@@ -118,6 +121,24 @@ def test_command_line(tmp_path: Path) -> None:
     )
 
 
+def test_on_a_device_tiles_are_classified_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of stride 1 have no cells beside a tile; torch's CPU stands for a GPU."""
+    image = as_image(STACK, axes="ZYX")
+    encoder = open_cyto3([image])
+    labels = np.zeros(STACK.shape, np.uint8)
+    labels[0, :4], labels[0, 30:34] = 1, 2
+    forest = fb.train([(image, labels)], encoder=encoder, n_trees=5)
+    expected = fb.predict(image, forest, encoder=encoder)
+    monkeypatch.setattr(sys.modules["forestbridge.predict"], "find_gpu", lambda name: torch.device("cpu"))
+    np.testing.assert_array_equal(fb.predict(image, forest, encoder=encoder, device="cuda"), expected)
+
+
+class TestConformance(EncoderConformance):
+    @pytest.fixture
+    def encoder(self):
+        return open_cyto3([STACK[0]])
+
+
 def test_a_plane_without_contrast_is_refused(tmp_path: Path) -> None:
     """FeatureForest stores NaN there."""
     image = as_image(np.stack([STACK[0], np.full_like(STACK[0], 7)]), axes="ZYX")
@@ -181,7 +202,5 @@ def test_an_edited_spec_is_refused() -> None:
 def test_patches_at_the_end_are_not_those_of_a_clipped_tile() -> None:
     """A last core of one pixel: its patch is the reflection of what lies before, further away than the margin."""
     image = np.random.default_rng(0).integers(0, 255, (73, 97)).astype(np.uint8)
-    import torch
-
     encoder = patchwise_encoder_of(torch.load(cyto3_file(), weights_only=True), "cellpose_cyto3", tile=64)
     assert deviation(fb.features(image, encoder), theirs(cellpose(73, 97), image)).max() <= TOLERANCE

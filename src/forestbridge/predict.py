@@ -288,8 +288,8 @@ def _predict_bands(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
     def pieces() -> Iterator[Piece]:
         for _, slab in groupby(tiles, key=lambda place: (place.t, place.z, place.tile.core[:-2])):
             rows = [list(row) for _, row in groupby(slab, key=lambda place: place.tile.core[:-1])]
-            bands = (_encode_band(image, encoder, row, run.jobs) for row in rows)
-            for row, neighbours in zip(rows, _with_neighbours(ahead(bands)), strict=True):
+            bands = ahead(_encode_band(image, encoder, row, run.jobs) for row in rows)
+            for row, neighbours in zip(rows, _windows(encoder.spec, bands), strict=True):
                 work = partial(_classify_in_bands, image, encoder.spec, run, classify, neighbours)
                 yield from in_order(work, run.wanted(row), run.jobs)
 
@@ -301,8 +301,11 @@ def _encode_band(image: Image, encoder: Encoder, row: Sequence[TileOfImage], job
     return _Band(row[0].tile.core, tuple(np.concatenate(m, axis=-1) for m in zip(*maps, strict=True)))
 
 
-def _with_neighbours(bands: Iterator[_Band]) -> Iterator[list[_Band]]:
-    """Yield each band with the one above and the one below it, as far as there are any."""
+def _windows(spec: EncoderSpec, bands: Iterator[_Band]) -> Iterator[list[_Band]]:
+    """Yield each band, for maps with a stride with the one above and the one below it, as far as there are any."""
+    if all(m.is_plain for m in spec.maps):
+        yield from ([band] for band in bands)
+        return
     window = [next(bands)]
     for band in bands:
         window.append(band)
@@ -386,13 +389,8 @@ def _remedy(spec: EncoderSpec) -> str:
 
 def _check_store(store: FeatureStore, spec: EncoderSpec) -> None:
     """Refuse a store of another encoder, or one without all features."""
-    require_same_spec(
-        spec,
-        store.spec,
-        expected_by="the forest",
-        found_in=f"store {store.path}",
-        remedy=_remedy(spec),
-    )
+    found, remedy = f"store {store.path}", _remedy(spec)
+    require_same_spec(spec, store.spec, expected_by="the forest", found_in=found, remedy=remedy)
     if not store.done and (missing := store.missing()):
         raise StoreError(
             f"expected the features of the whole image in {store.path}, found {len(missing)} shards missing, the first "
