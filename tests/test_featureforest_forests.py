@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from skimage import data
 from sklearn.ensemble import RandomForestClassifier
 
 import forestbridge as fb
 from command_line import call
-from deep_weights import cyto3_file
+from deep_weights import cyto3_file, mobile_sam_state
 from featureforest_adapters import cellpose, theirs
 from featureforest_files import has_featureforest
 from forestbridge.errors import SpecMismatchError
+from forestbridge.stores.featureforest import featureforest_spec
 
 pytestmark = pytest.mark.skipif(
     not has_featureforest(), reason="featureforest or pims is not installed: see scripts/test"
@@ -98,6 +100,23 @@ def test_other_encoders_are_refused(tmp_path: Path, model: Path, forest) -> None
     few = RandomForestClassifier(1, max_depth=2).fit(np.eye(20), np.arange(20) % 2)
     with pytest.raises(SpecMismatchError, match=r"over the 480 features of cellpose_cyto3, found one over 20"):
         read(save(tmp_path / "few.bin", few), encoder="cellpose_cyto3", weights=cyto3_file())
+
+
+def test_colour_and_old_models(tmp_path: Path, forest) -> None:
+    torch.save(mobile_sam_state(), tmp_path / "mobile_sam.pt")
+    few = RandomForestClassifier(1, max_depth=2).fit(np.eye(320), np.arange(320) % 2)
+    path = save(tmp_path / "a.bin", few, model_name="MobileSAM")
+    weights = {"weights": tmp_path / "mobile_sam.pt"}
+    for channels in (1, 3):
+        spec = fb.import_featureforest(path, trust=trust(path), encoder="MobileSAM", channels=channels, **weights).spec
+        assert spec is not None
+        assert (spec.channels, spec.options["patch_size"], spec.interpolation) == (channels, 128, "featureforest")
+    path = tmp_path / "old.bin"
+    path.write_bytes(pickle.dumps(forest))  # names nothing
+    settings = {"model": "Cellpose_cyto3", "patch_size": 64, "overlap": 0, "no_patching": True}
+    options = {"spec": featureforest_spec(480, settings), "encoder": "cellpose_cyto3", "weights": cyto3_file()}
+    spec = fb.import_featureforest(path, trust=trust(path), **options).spec
+    assert spec is not None and spec.tile == (64, 64)
 
 
 def test_command_line_refuses_what_does_not_fit(tmp_path: Path, model: Path) -> None:

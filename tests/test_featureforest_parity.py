@@ -1,11 +1,15 @@
 """Features in FeatureForest's way against FeatureForest's own adapters: its patches, its stretch, its resizing, one network for both."""
 
+from functools import partial
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from skimage import data
+from torch import nn
+from torch.nn import functional
 
 import forestbridge as fb
 from deep_weights import (
@@ -85,8 +89,8 @@ def test_cellpose(image, patch):
     assert_parity(encoder, adapter, image)
 
 
-def test_bilinear_interpolation_is_no_parity():
-    """What forests that were trained in FeatureForest would meet without it, from the same network, patches and intensities."""
+def test_our_tiles_and_bilinear_interpolation_are_no_parity():
+    """What forests that were trained in FeatureForest would meet otherwise, from the same network and intensities."""
     image = data.coins()[:200, :200]
     content = torch.load(cyto3_file(), weights_only=True)
     limits = {"low": [float(image.min())], "high": [float(image.max())]}
@@ -96,6 +100,54 @@ def test_bilinear_interpolation_is_no_parity():
     assert found[:32].max() <= TOLERANCE  # of stride 1, nothing is interpolated
     for first, last in ((32, 96), (96, 224), (224, 480)):
         assert found[first:last].max() > 50 * TOLERANCE
+
+
+class _Otherwise(nn.Module):
+    """The module of an encoder in FeatureForest's way that resizes its maps otherwise."""
+
+    def __init__(self, module, resize):
+        super().__init__()
+        self.module, self.resize = module, resize
+
+    def forward(self, raw):
+        maps = self.module.network(torch.cat([raw, torch.zeros_like(raw)], dim=1))
+        return tuple(self.resize(m, raw.shape[2:]) for m in maps)
+
+
+def test_bilinear_interpolation_of_the_same_maps_is_no_parity():
+    image = data.coins()[:200, :200]
+    encoder = cyto3(tile=128)
+    expected = fb.features(image, encoder)
+
+    def largest(**options):
+        module = _Otherwise(encoder.module, partial(functional.interpolate, **options))
+        otherwise = DeepEncoder(encoder.spec, module, plan_run(network_of("cellpose_cyto3")))
+        return deviation(fb.features(image, otherwise), expected)[32:].max()
+
+    assert largest(mode="bicubic", antialias=True) <= TOLERANCE
+    assert largest(mode="bilinear") > 50 * TOLERANCE
+
+
+def test_cells_of_neighbouring_patches_are_no_parity():
+    """Bicubic interpolation over the cells of all cores, as a store of the network's own cells would be read."""
+    image, patch, margin, core = data.coins()[:192, :192], 128, 16, 96
+    encoder = cyto3(tile=patch)
+    expected = fb.features(image, encoder)[224:]
+    cells = np.empty((256, 24, 24), np.float32)
+    pixels = np.pad(((image - image.min()) / np.ptp(image)).astype(np.float32), margin, mode="reflect")
+    for y, x in product((0, core), repeat=2):
+        raw = torch.from_numpy(pixels[y : y + patch, x : x + patch].copy())[None, None]
+        with torch.inference_mode():
+            found = encoder.module.network(torch.cat([raw, torch.zeros_like(raw)], dim=1))[3][0].numpy()
+        cells[:, y // 8 : (y + core) // 8, x // 8 : (x + core) // 8] = found[:, 2:14, 2:14]
+    resized = functional.interpolate(torch.from_numpy(cells)[None], (192, 192), mode="bicubic", antialias=True)[
+        0
+    ].numpy()
+    off = deviation(resized, expected)
+    inside = np.zeros((192, 192), bool)
+    inside[24:72, 24:72] = True  # of the first core, two cells and a half away from others and from the border
+    assert off[:, inside].max() <= TOLERANCE
+    assert off.max() > 50 * TOLERANCE
 
 
 # --- Transformers, with random weights in their published layouts ---
