@@ -15,7 +15,7 @@ from forestbridge.image import Image
 from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles, share_names
 from forestbridge.labels.merge import Merge
-from forestbridge.spec import EncoderSpec
+from forestbridge.spec import EncoderSpec, Interpolation
 from forestbridge.stores import FEATUREFOREST, FeatureStore, is_featureforest
 
 ANNOTATIONS = {".geojson", ".json", ".roi", ".zip"}
@@ -106,7 +106,7 @@ def spec_of(path: Path) -> EncoderSpec:
 
 
 class EncoderChoice(NamedTuple):
-    """Which encoder: the options --encoder, --like, --3d, --scales, --tile, --range, --preprocessing, --weights and --device."""
+    """Which encoder: --encoder, --like, --3d, --scales, --tile, --range, --preprocessing, --weights, --device and --interpolation."""
 
     name: str | None = None
     like: Path | None = None
@@ -117,6 +117,7 @@ class EncoderChoice(NamedTuple):
     preprocessing: str | None = None
     weights: Path | None = None
     device: str | None = None
+    interpolation: Interpolation | None = None
 
     @property
     def parts(self) -> list[str]:
@@ -139,6 +140,7 @@ class EncoderChoice(NamedTuple):
         """
         of_filters = {"--3d": self.in_3d, "--scales": self.scales}
         of_networks = {"--tile": self.tile, "--range": self.range, "--preprocessing": self.preprocessing}
+        of_networks["--interpolation"] = self.interpolation
         if self.like is not None:
             settings = {"--encoder": self.name, **of_filters, **of_networks}
             if given := [option for option, value in settings.items() if value]:
@@ -181,11 +183,11 @@ def encoder_for(images: Sequence[Image], choice: EncoderChoice) -> Encoder:
 
             options["selection"] = {feature: sorted(choice.scales) for feature in FEATURE_NAMES}
     if choice.is_deep:
-        if choice.range is None:
+        if choice.range is None or choice.interpolation == "featureforest":
             options["images"] = list(images)
-        else:
+        if choice.range is not None:
             options |= {"low": [choice.range[0]] * channels, "high": [choice.range[1]] * channels}
-        given = {"tile": choice.tile, "preprocessing": choice.preprocessing}
+        given = {"tile": choice.tile, "preprocessing": choice.preprocessing, "interpolation": choice.interpolation}
         options |= {key: value for key, value in given.items() if value is not None} | choice.running()
     return fb.open_encoder(choice.name or "filters", **options)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from forestbridge.encoders.networks import ALIASES, DEEP_NAMES, split_name
 from forestbridge.encoders.plugins import find_plugins, open_plugin, plugin_from_spec
 from forestbridge.errors import MissingExtraError
+from forestbridge.image import as_image
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import FEATUREFOREST
 
@@ -80,7 +81,7 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
         Settings of that encoder: see `forestbridge.encoders.filters.open_filter_bank`,
         `forestbridge.encoders.deep.open_deep_encoder` and `forestbridge.encoders.combined.open_combination`. For deep encoders
         ``images=[...]`` stands for `channels`, `low` and `high`, which are measured over these images
-        (`forestbridge.encoders.intensity.measure_intensity`).
+        (`forestbridge.encoders.intensity.measure_intensity`); with ``interpolation="featureforest"`` for `channels` and `tile`.
 
     Raises
     ------
@@ -106,11 +107,16 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
 
         if maps is not None:
             options["maps"] = maps
-        if (images := options.pop("images", None)) is not None:
+        images, patchwise = options.pop("images", None), options.get("interpolation") == "featureforest"
+        if images is not None and patchwise:
+            from forestbridge.encoders.patchwise import image_options
+
+            options |= image_options([as_image(i) for i in images], options)
+        elif images is not None:
             from forestbridge.encoders.intensity import measure_intensity
 
             options |= measure_intensity(images)._asdict()
-        elif not {"low", "high"} <= options.keys():
+        elif not patchwise and not {"low", "high"} <= options.keys():
             raise ValueError(
                 f"expected the intensities that become 0 and 1 for {deep_name}, found none; give images=[...] to measure them, or "
                 "low=[...] and high=[...], one value per channel"
@@ -157,7 +163,8 @@ def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
     if spec.name == FEATUREFOREST:
         raise ValueError(
             f"expected an encoder that forestbridge runs, found that the features of FeatureForest's {spec.options.get('model')} "
-            "(featureforest) come from its feature stores only; extract the image with FeatureForest and give NAME.hdf5 in its place"
+            "(featureforest) come from its feature stores only; extract the image with FeatureForest and give NAME.hdf5 in its "
+            "place, or convert the model again, for images, with ff-package convert --encoder"
         )
     plugins = find_plugins(RESERVED)
     if spec.name in plugins:

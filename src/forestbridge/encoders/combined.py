@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.encoders.base import BatchEncoder, Encoder, encoder_from_spec, open_encoder
+from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.spec import EncoderSpec
 from forestbridge.tiles import plan_tiles
 
@@ -42,6 +43,11 @@ def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
     ValueError
         If parts do not go together: different spatial axes or channels, one twice, or tiles without a common multiple.
     """
+    if options.get("interpolation", "bilinear") != "bilinear":
+        raise ValueError(
+            f"expected the interpolation bilinear for {'+'.join(names)}, found {options['interpolation']!r}, whose patches are those of "
+            "FeatureForest's encoders alone; leave it out, or take one encoder"
+        )
     if images := options.pop("images", None):
         from forestbridge.encoders.intensity import measure_intensity
 
@@ -86,6 +92,8 @@ def combine_specs(specs: Sequence[EncoderSpec]) -> EncoderSpec:
     names = [spec.name for spec in specs]
     if len(specs) < 2 or len(set(names)) < len(names):
         raise ValueError(f"expected two or more different encoders with + between them, found {'+'.join(names)}")
+    for spec in specs:
+        require_bilinear(spec, "a combination")
     if len({spec.axes for spec in specs}) > 1 or len({spec.channels for spec in specs}) > 1:
         shown = ", ".join(f"{s.name} on {s.axes} with {s.channels} channel(s)" for s in specs)
         raise ValueError(f"expected encoders that see the same pixels, found {shown}; deep encoders see planes")

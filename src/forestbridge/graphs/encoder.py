@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from forestbridge.archive import onnx_session
+from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.errors import MissingExtraError, ResourceError
 from forestbridge.graphs.builder import IR_VERSION, OPSET, GraphBuilder
 from forestbridge.graphs.deviation import Deviation
@@ -46,10 +47,11 @@ def tile_sides(spec: EncoderSpec) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        If the spec has no tile.
+        If the spec has no tile, or is of FeatureForest's way.
     """
     if spec.tile is None:
         raise ValueError(f"expected an encoder of a fixed tile, found {spec}; export it as a filter bank")
+    require_bilinear(spec, "a graph")
     return tuple(core + 2 * halo for core, halo in zip(spec.tile, spec.halo, strict=True))
 
 

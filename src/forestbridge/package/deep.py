@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from forestbridge.encoders.features import tiles_of
 from forestbridge.encoders.fixed_tiles import core_of, read_whole_tile
 from forestbridge.encoders.networks import DEEP_NAMES
+from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.errors import MissingExtraError
 from forestbridge.forest import PixelForest
 from forestbridge.graphs import load_torchscript
@@ -40,6 +41,7 @@ def exportable_encoder(spec: EncoderSpec) -> NetworkEncoder:
     MissingExtraError
         If torch or timm is not installed.
     """
+    require_bilinear(spec, "a package")
     if spec.name not in DEEP_NAMES:
         raise ValueError(
             f"expected a forest over filters or one of {', '.join(DEEP_NAMES)}, found {spec.name!r}; give its encoder "
