@@ -17,6 +17,7 @@ from forestbridge.labels import Scribbles, share_names
 from forestbridge.labels.merge import Merge
 from forestbridge.spec import EncoderSpec, Interpolation
 from forestbridge.stores import FEATUREFOREST, FeatureStore, is_featureforest
+from forestbridge.weights.cache import check_own_file
 
 ANNOTATIONS = {".geojson", ".json", ".roi", ".zip"}
 """Label files that carry class names themselves; names given with them choose the label values."""
@@ -190,6 +191,28 @@ def encoder_for(images: Sequence[Image], choice: EncoderChoice) -> Encoder:
         given = {"tile": choice.tile, "preprocessing": choice.preprocessing, "interpolation": choice.interpolation}
         options |= {key: value for key, value in given.items() if value is not None} | choice.running()
     return fb.open_encoder(choice.name or "filters", **options)
+
+
+def check_weights(spec: EncoderSpec | None, weights: Path | None) -> None:
+    """Refuse --weights that are not those of a forest's encoder; reads the file, and writes nothing.
+
+    Raises
+    ------
+    ValueError
+        If the forest is over no network.
+    WeightsError, ResourceError
+        If it is another file, or none.
+    """
+    if weights is None:
+        return
+    networks = [part for part in (spec.parts or (spec,)) if part.name in DEEP_NAMES] if spec else []
+    if not networks:
+        found = spec.name if spec else "other features"
+        raise ValueError(
+            f"expected --weights with a forest over a deep encoder only, found one over {found}; leave it out"
+        )
+    for network in networks:
+        check_own_file(network.name, weights, sha256=network.weights)
 
 
 class LabelReading(NamedTuple):

@@ -107,7 +107,8 @@ def weights_file(
     if sha256 is not None and expected is not None and sha256 != expected:
         raise ResourceError(
             f"expected the weights of {name} with sha256 {sha256}, found none in {weights_folder()}; they are not the published "
-            f"ones: name the file once with: forestbridge encoders download {name} --weights FILE (weights=FILE)"
+            f"ones: name the file once with: forestbridge encoders download {name} --weights FILE, or give it here: --weights FILE "
+            "(weights=FILE)"
         )
     if expected is not None and (found := _converted(name, expected)):
         return found
@@ -127,8 +128,16 @@ def converted_weights(name: str) -> list[WeightsFile]:
     return [WeightsFile(path, found) for path in paths if (found := _source_hash(path))]
 
 
-def _from_user(name: str, path: Path, convert: Convert, sha256: str | None) -> WeightsFile:
-    """Return the converted form of a user's own file."""
+def check_own_file(name: str, path: Path, *, sha256: str | None) -> str:
+    """Return the hash of a user's own file; writes nothing.
+
+    Raises
+    ------
+    WeightsError
+        If it is a web page, or must be another file.
+    ResourceError
+        If it is not there.
+    """
     if not path.is_file():
         raise ResourceError(f"expected a weight file at {path}, found none; check the path")
     refuse_web_page(path)
@@ -138,6 +147,12 @@ def _from_user(name: str, path: Path, convert: Convert, sha256: str | None) -> W
             f"{path}: expected the weights of {name} with sha256 {sha256}, found {found}; give the file that the features were "
             "made with, or extract them again"
         )
+    return found
+
+
+def _from_user(name: str, path: Path, convert: Convert, sha256: str | None) -> WeightsFile:
+    """Return the converted form of a user's own file."""
+    found = check_own_file(name, path, sha256=sha256)
     return _converted(name, found) or _convert(name, path, found, convert)
 
 
