@@ -16,6 +16,7 @@ from forestbridge.cli.sources import Reading, open_image
 from forestbridge.consumers import format_consumer_table
 from forestbridge.encoders.features import check_image
 from forestbridge.encoders.networks import DEEP_NAMES, network_of
+from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
 from forestbridge.image.source import shown
@@ -172,6 +173,8 @@ def write_ordered(
     json: bool,
 ) -> None:
     """Write a package, or say what would be written, and print what its check found."""
+    if forest.spec is not None:
+        require_bilinear(forest.spec, "a package")
     if picture is not None and forest.spec is not None:
         check_image(forest.spec, picture)
     _say_what_travels(order, picture)
