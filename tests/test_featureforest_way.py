@@ -189,6 +189,10 @@ def test_no_combination_and_no_graph(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message.format("package")):
         fb.write_package(tmp_path / "a.zip", forest)
     assert not list(tmp_path.iterdir())
+    forest.save(tmp_path / "a.forest")
+    for kind in ("fused", "forest"):
+        ended = call(kind, tmp_path / "a.forest", "-o", tmp_path / "a.zip", "--dry-run", program="ff-package")
+        assert ended.code == 2 and "expected the interpolation bilinear for a package" in ended.err.replace("\n", " ")
 
 
 def test_an_edited_spec_is_refused() -> None:

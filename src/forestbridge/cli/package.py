@@ -16,6 +16,7 @@ from forestbridge.cli.sources import Reading, check_weights, open_image
 from forestbridge.consumers import format_consumer_table
 from forestbridge.encoders.features import check_image
 from forestbridge.encoders.networks import DEEP_NAMES, network_of
+from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
 from forestbridge.image.source import shown
@@ -183,6 +184,8 @@ def write_ordered(
     weights
         The file of a deep encoder's weights, with `fb.write_package`; by default they are found by their hash.
     """
+    if forest.spec is not None:
+        require_bilinear(forest.spec, "a package")
     if picture is not None and forest.spec is not None:
         check_image(forest.spec, picture)
     _say_what_travels(order, picture)
