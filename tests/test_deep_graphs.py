@@ -30,13 +30,14 @@ from forestbridge.graphs.fused_deep import tile_probabilities
 from random_forests import random_forest
 
 CELLS = 144
-"""Of each map, from which thresholds are drawn."""
+"""Of each map, at most, from which thresholds are drawn."""
 
 
 def forest_over(encoder, raw: np.ndarray | None = None, **options) -> PixelForest:
     """Return a random forest over the features of an encoder."""
     maps = stored_maps(encoder, noise_tile(encoder.spec) if raw is None else raw)
-    features = np.concatenate([m.reshape(len(m), -1)[:, :CELLS] for m in maps])
+    cells = min(CELLS, *(m[0].size for m in maps))
+    features = np.concatenate([m.reshape(len(m), -1)[:, :cells] for m in maps])
     return random_forest(features, **{"seed": 0, "n_trees": 10, "depth": 6, "spec": encoder.spec, **options})
 
 
