@@ -24,7 +24,7 @@ from forestbridge.encoders.networks import DEEP_NAMES, network_of, plan_spec, sp
 from forestbridge.errors import PackageError, ResourceError
 from forestbridge.package import build_recipe
 from forestbridge.package.about import about_from_table
-from forestbridge.package.deep import require_small_network, weights_citation
+from forestbridge.package.deep import require_small_network, weights_citation, weights_facts
 from forestbridge.package.recipe import data_file, load_recipe
 from forestbridge.weights import checkpoint_of
 
@@ -98,6 +98,12 @@ def test_readme_says_what_the_network_is(name: str) -> None:
     side = spec.tile[0] + 2 * spec.halo[0]
     example = python_of("cellpose_cyto3").replace("cellpose_cyto3", name)
     assert python_of(name) == example.replace("512", str(side)).replace("(1, 5", f"({spec.channels}, 5")
+
+
+def test_weights_of_ones_own_are_not_called_published() -> None:
+    """microSAM publishes no sha256: before the published file came there is none to compare with."""
+    facts = weights_facts(planned(load_recipe(ROOT / "micro_sam_lm")))
+    assert facts["published"] is False and facts["licence"] == "CC-BY-4.0"
 
 
 def small_folder(tmp_path: Path, name: str) -> Path:
