@@ -21,6 +21,7 @@ from forestbridge.image import Image, as_image
 from forestbridge.predict import predict
 from forestbridge.spec import EncoderSpec
 from forestbridge.weights import CHECKPOINTS
+from forestbridge.weights.cache import published_sha256
 
 LARGEST_IMAGE = 2
 """Tiles along each axis of the image on which a package is compared with the feature store."""
@@ -83,7 +84,7 @@ def weights_facts(spec: EncoderSpec) -> dict[str, Any]:
     facts: dict[str, Any] = {"encoder": spec.name, "sha256": spec.weights}
     for checkpoint in CHECKPOINTS:
         if checkpoint.name == spec.name:
-            same = checkpoint.sha256 is None or checkpoint.sha256 == spec.weights
+            same = spec.weights is not None and published_sha256(spec.name) == spec.weights
             facts |= {"published": same, "url": checkpoint.url}
             facts |= {"licence": checkpoint.licence, "citation": checkpoint.citation}
     return facts

@@ -70,8 +70,7 @@ def build_recipe(
     """
     check_output(path, overwrite=overwrite)
     folder = Path(folder)
-    recipe = read_recipe(folder)
-    _check_tables(recipe, folder)
+    recipe = load_recipe(folder)
     about = about_from_table(recipe["package"], folder)
     options = dict(recipe["encoder"])
     network = _network(options["name"])
@@ -94,21 +93,26 @@ def build_recipe(
     return write_package(path, forest, image=image, about=about, encoder=own, overwrite=overwrite)
 
 
+def load_recipe(folder: Path) -> dict[str, Any]:
+    """Return the tables of a recipe that makes a package.
+
+    Raises
+    ------
+    PackageError
+        If it is missing, has keys that are not known, or its tables make no package.
+    """
+    recipe = read_recipe(folder)
+    _check_tables(recipe, folder / "recipe.toml")
+    return recipe
+
+
 def _network(name: str) -> str | None:
     """Return the name of the network without its maps; None for the filter bank."""
     network, _ = split_name(name)
     return network if network in DEEP_NAMES else None
 
 
-def _check_tables(recipe: dict[str, Any], folder: Path) -> None:
-    """Refuse tables that make no package, and keys that are not known.
-
-    Raises
-    ------
-    PackageError
-        With what is wrong.
-    """
-    path = folder / "recipe.toml"
+def _check_tables(recipe: dict[str, Any], path: Path) -> None:
     alone, fused = {"image", "encoder", "package"}, {*TABLES, "encoder", "package"}
     if set(recipe) not in (alone, fused):
         raise PackageError(

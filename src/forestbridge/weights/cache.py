@@ -115,10 +115,15 @@ def weights_file(
     return _published(checkpoint, convert, sha256 or expected, offline=is_offline(offline), progress=progress)
 
 
+def published_sha256(name: str) -> str | None:
+    """Return the hash of an encoder's published weights: as its authors say, or as the file came the first time; None before."""
+    checkpoint = checkpoint_of(name)
+    return checkpoint.sha256 or _pinned().get(checkpoint.file)
+
+
 def weights_status(name: str) -> WeightsFile | None:
     """Return an encoder's published weights if they are in the cache; reads no tensor and downloads nothing."""
-    checkpoint = checkpoint_of(name)
-    expected = checkpoint.sha256 or _pinned().get(checkpoint.file)
+    expected = published_sha256(name)
     return _converted(name, expected) if expected else None
 
 
