@@ -13,11 +13,12 @@ from forestbridge.cli import headless
 from forestbridge.cli.batch import Failure, check_present, end, for_each
 from forestbridge.cli.drift import Comparison
 from forestbridge.cli.messages import progress_bar
-from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust
+from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust, Weights
 from forestbridge.cli.output import print_json, print_path, tell
 from forestbridge.cli.places import check_places, files_of, made_folder, places_for
 from forestbridge.cli.sources import Reading, image_or_store, is_store, with_like_line
 from forestbridge.devices import find_gpu
+from forestbridge.encoders import Encoder, encoder_from_spec
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, SpecMismatchError
 from forestbridge.forest import PixelForest
@@ -66,6 +67,7 @@ def predict(
             "--jobs", "-j", min=1, help="For forests: tiles worked on at the same time; all cores by default."
         ),
     ] = None,
+    weights: Weights = None,
     trust: Trust = None,
     strict: Annotated[
         bool,
@@ -124,6 +126,7 @@ def predict(
             "--package": package,
             "--kind": kind,
             "--tile": tile,
+            "--weights": weights,
             "--trust": trust,
         }
         headless.refuse_beside_project(
@@ -146,7 +149,7 @@ def predict(
     check_places(files, places, overwrite=overwrite)
     for place in places.paths:
         result_format(place, format)
-    classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust, jobs=jobs)
+    classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust, jobs=jobs, weights=weights)
     comparison = Comparison(classifier.training_images, strict=strict)
     options = {"reading": Reading(axes, channels, nan, scene), "kind": kind, "json": json, "comparison": comparison}
     pairs = list(zip(files, places.paths, strict=True))
@@ -171,6 +174,7 @@ class Classifier(NamedTuple):
     tile: int | None = None
     jobs: int | None = None
     device: str = "cpu"
+    encoder: Encoder | None = None
 
     @property
     def training_images(self) -> Statistics | None:
@@ -206,6 +210,7 @@ def _open_classifier(
     tile: int | None,
     trust: str | None,
     jobs: int | None,
+    weights: Path | None,
 ) -> Classifier:
     """Open what classifies.
 
@@ -225,6 +230,8 @@ def _open_classifier(
             raise ValueError(
                 "expected --jobs with --forest only, found --package; leave it out: onnxruntime uses all cores"
             )
+        if weights is not None:
+            raise ValueError("expected --weights with --forest only, found --package; leave it out: it has its weights")
         return Classifier(package, None, open_once(fb.open_package, package, device=device, trust=trust), tile=tile)
     if forest.suffix.lower() == ".zip":
         raise ValueError(f"expected a forest (.forest) for --forest, found {shown(forest)}; give it with --package")
@@ -232,7 +239,25 @@ def _open_classifier(
     if given := [option for option, value in for_packages.items() if value is not None]:
         raise ValueError(f"expected {', '.join(given)} with --package only, found --forest; leave it out")
     found = str(find_gpu(device) or "cpu")  # once, before the first of several images
-    return Classifier(forest, open_once(open_forest, forest), None, jobs=jobs, device=found)
+    opened = open_once(open_forest, forest)
+    encoder = None if weights is None else _encoder(opened, weights, found)
+    return Classifier(forest, opened, None, jobs=jobs, device=found, encoder=encoder)
+
+
+def _encoder(forest: PixelForest, weights: Path, device: str) -> Encoder:
+    """Return a forest's encoder with weights, or a package, of the user.
+
+    Raises
+    ------
+    ValueError
+        If it has no weights.
+    """
+    spec = forest.spec
+    if spec is None or (spec.weights is None and all(part.weights is None for part in spec.parts)):
+        raise ValueError(
+            f"expected --weights with a forest over a deep encoder or package, found one over {spec}; leave it out"
+        )
+    return encoder_from_spec(spec, weights=weights, device=device)
 
 
 def _open_source(path: Path, classifier: Classifier, reading: Reading) -> Image | FeatureStore:
@@ -309,7 +334,8 @@ def _predict(
 def _predict_with_forest(source: Image | FeatureStore, classifier: Classifier, options: dict[str, Any]) -> None:
     assert classifier.forest is not None
     try:
-        fb.predict(source, classifier.forest, jobs=classifier.jobs, device=classifier.device, **options)
+        running = {"jobs": classifier.jobs, "device": classifier.device, "encoder": classifier.encoder}
+        fb.predict(source, classifier.forest, **running, **options)
     except SpecMismatchError as error:
         image = source.source if isinstance(source, Image) else source.image.source
         raise with_like_line(error, image, classifier.path) from error
