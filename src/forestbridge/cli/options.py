@@ -47,7 +47,10 @@ Like = Annotated[
     Path | None, typer.Option(help="Take the encoder and its settings from this store, forest or package.")
 ]
 Weights = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Deep encoders: take the weights from this file of yours.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Deep encoders: take the weights from this file of yours; or an encoder package."
+    ),
 ]
 NetworkDevice = Annotated[
     str | None,

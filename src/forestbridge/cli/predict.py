@@ -66,8 +66,8 @@ def predict(
             "--jobs", "-j", min=1, help="For forests: tiles worked on at the same time; all cores by default."
         ),
     ] = None,
-    trust: Trust = None,
     weights: Weights = None,
+    trust: Trust = None,
     strict: Annotated[
         bool,
         typer.Option(
@@ -125,8 +125,8 @@ def predict(
             "--package": package,
             "--kind": kind,
             "--tile": tile,
-            "--trust": trust,
             "--weights": weights,
+            "--trust": trust,
         }
         headless.refuse_beside_project(
             {**ours, "--format": format, "--channels": channels, "--axes": axes, "--scene": scene}

@@ -67,6 +67,21 @@ def measure_intensity(images: Sequence[Image | NDArray] | Image | NDArray) -> In
     ImageError
         If there is none, or they have different numbers of channels.
     """
+    opened = images_of_one_kind(images)
+    if opened[0].n_channels == 3 and all(image.dtype == np.uint8 for image in opened):
+        return Intensity(3, [0.0] * 3, [255.0] * 3)
+    low, high = np.percentile(sample_pixels(opened), PERCENTILES, axis=1).astype(np.float32).tolist()
+    return Intensity(opened[0].n_channels, low, [b if b > a else a + 1 for a, b in zip(low, high, strict=True)])
+
+
+def images_of_one_kind(images: Sequence[Image | NDArray] | Image | NDArray) -> list[Image]:
+    """Return one or several images as a list.
+
+    Raises
+    ------
+    ImageError
+        If there is none, or they have different numbers of channels.
+    """
     opened = [as_image(i) for i in (images if isinstance(images, Sequence) else [images])]
     if not opened:
         raise ImageError("expected at least one image to measure the intensities of, found none")
@@ -77,11 +92,12 @@ def measure_intensity(images: Sequence[Image | NDArray] | Image | NDArray) -> In
                 f"{image.source}: expected {first.n_channels} channel(s) as in {first.source}, found {image.n_channels}; "
                 "choose them with --channels (read_image(..., channels=[...]))"
             )
-    if first.n_channels == 3 and all(image.dtype == np.uint8 for image in opened):
-        return Intensity(3, [0.0] * 3, [255.0] * 3)
-    samples = np.concatenate([s for image in opened for s in _samples(image)], axis=1)  # (C, N)
-    low, high = np.percentile(samples, PERCENTILES, axis=1).astype(np.float32).tolist()
-    return Intensity(first.n_channels, low, [b if b > a else a + 1 for a, b in zip(low, high, strict=True)])
+    return opened
+
+
+def sample_pixels(images: Sequence[Image]) -> NDArray[np.float32]:
+    """Return (C, N) float32 pixels that are spread over images of equally many channels."""
+    return np.concatenate([s for image in images for s in _samples(image)], axis=1)
 
 
 def _samples(image: Image) -> Iterator[NDArray[np.float32]]:
