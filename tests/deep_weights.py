@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from forestbridge.encoders.deep import DeepEncoder, plan_run
 from forestbridge.encoders.deep_module import RawNetwork, build_module, convert_checkpoint, family_of
 from forestbridge.encoders.networks import network_of, plan_spec
+from forestbridge.encoders.planning import plan_deep
 
 
 def cyto3_file() -> Path:
@@ -43,6 +44,13 @@ def random_encoder(name: str, *, exportable: bool = False, **options: Any) -> De
     spec = plan_spec(network, **{**limits, "weights": "0" * 64, **options})
     module = family_of(name).build_network(name, [m.name for m in spec.maps], exportable=exportable)
     return DeepEncoder(spec, RawNetwork(spec, randomise(module)), plan_run(network))
+
+
+def patchwise_encoder_of(content: Any, name: str, **options: Any) -> DeepEncoder:
+    """Return the deep encoder in FeatureForest's way of what a published file holds, without writing the file."""
+    network = network_of(name)
+    spec = plan_deep(network, **{"channels": 1, "interpolation": "featureforest", **options})
+    return DeepEncoder(spec, build_module(spec, convert_checkpoint(network)(content)), plan_run(network))
 
 
 def encoder_of(content: Any, name: str, **options: Any) -> DeepEncoder:
@@ -115,3 +123,39 @@ def mobile_sam_state(*, seed: int = 0) -> dict[str, torch.Tensor]:
 
     state = {f"image_encoder.{k}": value(k, shape) for k, shape in mobile_sam_shapes().items()}
     return state | {"prompt_encoder.not_a_point_embed.weight": torch.zeros(1, 256)}
+
+
+HIERA = {
+    "sam2_base": {"embed_dim": 112, "num_heads": 2},
+    "sam2_large": {
+        "embed_dim": 144,
+        "num_heads": 2,
+        "stages": [2, 6, 36, 4],
+        "global_att_blocks": [23, 33, 43],
+        "window_pos_embed_bkg_spatial_size": [7, 7],
+        "window_spec": [8, 4, 16, 8],
+    },
+}
+
+
+def sam2_of_its_authors(name: str) -> nn.Module:
+    """Return SAM 2's image encoder as the package sam2 builds it."""
+    from sam2.modeling.backbones.hieradet import Hiera
+    from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+    from sam2.modeling.position_encoding import PositionEmbeddingSine
+
+    trunk = Hiera(**HIERA[name])
+    neck = FpnNeck(
+        PositionEmbeddingSine(num_pos_feats=256),
+        d_model=256,
+        backbone_channel_list=trunk.channel_list,
+        fpn_top_down_levels=[2, 3],
+        fpn_interp_model="nearest",
+    )
+    return ImageEncoder(trunk, neck, scalp=1)
+
+
+def sam2_file(encoder: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Return what a published file of SAM 2 holds, with something of its other parts."""
+    state = {f"image_encoder.{k}": v for k, v in encoder.state_dict().items()}
+    return {"model": state | {"memory_attention.norm.weight": torch.zeros(256)}}

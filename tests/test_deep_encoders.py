@@ -13,7 +13,15 @@ from timm.layers.pos_embed import resample_abs_pos_embed_nhwc
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from deep_weights import encoder_of, mobile_sam_shapes, mobile_sam_state, random_encoder, randomise
+from deep_weights import (
+    encoder_of,
+    mobile_sam_shapes,
+    mobile_sam_state,
+    random_encoder,
+    randomise,
+    sam2_file,
+    sam2_of_its_authors,
+)
 from forestbridge.encoders.base import NAMES, open_encoder
 from forestbridge.encoders.conformance import EncoderConformance
 from forestbridge.encoders.deep import DeepEncoder
@@ -211,39 +219,6 @@ def test_sam_h_loads_strictly() -> None:
 
 
 # SAM 2
-
-HIERA = {
-    "sam2_base": {"embed_dim": 112, "num_heads": 2},
-    "sam2_large": {
-        "embed_dim": 144,
-        "num_heads": 2,
-        "stages": [2, 6, 36, 4],
-        "global_att_blocks": [23, 33, 43],
-        "window_pos_embed_bkg_spatial_size": [7, 7],
-        "window_spec": [8, 4, 16, 8],
-    },
-}
-
-
-def sam2_of_its_authors(name: str) -> nn.Module:
-    from sam2.modeling.backbones.hieradet import Hiera
-    from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
-    from sam2.modeling.position_encoding import PositionEmbeddingSine
-
-    trunk = Hiera(**HIERA[name])
-    neck = FpnNeck(
-        PositionEmbeddingSine(num_pos_feats=256),
-        d_model=256,
-        backbone_channel_list=trunk.channel_list,
-        fpn_top_down_levels=[2, 3],
-        fpn_interp_model="nearest",
-    )
-    return ImageEncoder(trunk, neck, scalp=1)
-
-
-def sam2_file(encoder: nn.Module) -> dict[str, dict[str, Tensor]]:
-    state = {f"image_encoder.{k}": v for k, v in encoder.state_dict().items()}
-    return {"model": state | {"memory_attention.norm.weight": torch.zeros(256)}}
 
 
 def test_sam2_equals_its_authors_code() -> None:

@@ -3,44 +3,24 @@
 import io
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import yaml
 from skimage import data
 
 pytest.importorskip("torch", reason="the extra 'torch' is not installed")
 pytest.importorskip("onnxruntime", reason="the extra 'cpu' is not installed")
 
 from deep_networks import small_network
-from deep_weights import cyto3_file
-from forestbridge.encoders.deep import DeepEncoder, open_deep_encoder
+from deep_packages import Written
 from forestbridge.errors import PackageError, SpecMismatchError
-from forestbridge.extract import extract
-from forestbridge.forest import PixelForest
-from forestbridge.package import CheckReport, write_package
+from forestbridge.package import write_package
 from forestbridge.predict import predict
 from forestbridge.runner import open_package
 from test_deep_graphs import forest_over
 
 CELL = data.cell()
 """(660, 550) bytes."""
-
-
-class Written(NamedTuple):
-    path: Path
-    report: CheckReport
-    encoder: DeepEncoder
-    forest: PixelForest
-
-    def member(self, name: str) -> bytes:
-        with zipfile.ZipFile(self.path) as archive:
-            return archive.read(name)
-
-    @property
-    def rdf(self) -> dict[str, Any]:
-        return yaml.safe_load(self.member("rdf.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -94,23 +74,11 @@ def test_stacks_go_plane_by_plane(small: Written) -> None:
     assert np.array_equal(found[:, 1], open_package(small.path).predict(stack[0, 1]))
 
 
-def test_cyto3(tmp_path: Path) -> None:
-    """The real network: a store is extracted, and the package agrees with its prediction."""
-    encoder = open_deep_encoder(
-        "cellpose_cyto3", weights=cyto3_file(), low=[0], high=[255], tile=192, maps=["s2", "s8"]
-    )
-    picture = CELL[100:240, 100:230]
-    forest = forest_over(encoder, CELL[100:292, 100:292].astype(np.float32)[None])
-    store = extract(picture, encoder, tmp_path / "a.features.ome.zarr")
-    report = write_package(tmp_path / "a.zip", forest, image=picture, encoder=encoder, formats=["onnx"])
-    assert report.good
-    package = open_package(tmp_path / "a.zip")
-    other = package.predict(picture).argmax(axis=0) != predict(store, forest).argmax(axis=0)
-    print(f"{other[8:-8, 8:-8].sum()} labels differ inside, {other.sum()} everywhere, of {other.size}")
-    assert other[8:-8, 8:-8].sum() <= 1e-4 * other.size
-    own = package.info.metadata["weights"]
-    assert own["sha256"] == encoder.spec.weights and "BSD-3-Clause" in own["licence"]
-    assert any(entry.get("doi") == "10.1038/s41592-025-02595-5" for entry in package.info.rdf["cite"])
+def test_weights_of_cyto3(cyto3_package: Written) -> None:
+    """Hash, licence and citation of the real network travel with it."""
+    own = cyto3_package.rdf["config"]["forestbridge"]["weights"]
+    assert own["sha256"] == cyto3_package.encoder.spec.weights and "BSD-3-Clause" in own["licence"]
+    assert any(entry.get("doi") == "10.1038/s41592-025-02595-5" for entry in cyto3_package.rdf["cite"])
 
 
 def test_refusals(small: Written, tmp_path: Path) -> None:

@@ -82,6 +82,27 @@ def test_models(folder: Path) -> None:
     np.testing.assert_array_equal(tifffile.imread("a_nuclei.tif"), expected)
 
 
+def test_images(folder: Path) -> None:
+    pytest.importorskip("torch", reason="the extra 'torch' is not installed")
+    from deep_weights import cyto3_file
+
+    Path("cyto3_downsample.pth").write_bytes(cyto3_file().read_bytes())
+    options = {"tile": 64, "overlap": 16, "weights": cyto3_file()}
+    encoder = fb.open_encoder("Cellpose_cyto3", interpolation="featureforest", **options)
+    planes = features(SAMPLE.image, encoder).astype(np.float16)  # (480, Y, X)
+    chosen = SAMPLE.scribbles > 0
+    model = RandomForestClassifier(10, max_depth=9, class_weight="balanced", random_state=0)
+    model.fit(planes[:, chosen].T, SAMPLE.scribbles[chosen].astype(int) - 1)
+    settings = {"model_name": "Cellpose_cyto3", "img_height": 96, "img_width": 112, "patch_size": 64, "overlap": 16}
+    data = pickle.dumps({"rf_model": model, "no_patching": False, **settings})
+    Path("coins.bin").write_bytes(data)
+    (block,) = examples("Images")
+    for line in block.replace("HASH", hashlib.sha256(data).hexdigest()).splitlines():
+        assert run(line)
+    expected = model.predict(planes.reshape(480, -1).T).reshape(96, 112) + 1
+    np.testing.assert_array_equal(tifffile.imread("a_coins.tif"), expected)
+
+
 @pytest.mark.usefixtures("without_schema")
 def test_packages(folder: Path) -> None:
     (block,) = examples("Packages")

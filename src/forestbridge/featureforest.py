@@ -14,18 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forestbridge.encoders.base import open_encoder
+from forestbridge.encoders.networks import DEEP_NAMES, split_name
 from forestbridge.errors import ForestError, SpecMismatchError, TrustError
 from forestbridge.forest import PixelForest, check_structure
 from forestbridge.image.source import shown
 from forestbridge.sklearn_forest import TreeArrays, forest_of_trees
 from forestbridge.spec import EncoderSpec
-from forestbridge.stores.featureforest import featureforest_spec
+from forestbridge.stores.featureforest import encoder_slug, featureforest_spec
 
 MOST_BYTES = 2**32
 """A larger file is refused; a model of 450 trees of depth 9 has a few MB."""
 
 SECONDS = 300
 """The other process may take so long; 450 trees take about one second."""
+
+OTHER_WEIGHTS = {"micro_sam_lm": ("1.1", "vit_b_lm.pt"), "micro_sam_em": ("1", "vit_b_em_organelles.pt")}
+"""Version that FeatureForest loads where it is not the one published for forestbridge, and the name of its file."""
 
 FIELDS = {
     "left_child",
@@ -46,6 +51,9 @@ def import_featureforest(
     trust: str | None = None,
     spec: EncoderSpec | None = None,
     names: Sequence[str] | None = None,
+    encoder: str | None = None,
+    weights: str | Path | None = None,
+    channels: int = 1,
 ) -> PixelForest:
     """Read a model of FeatureForest.
 
@@ -59,6 +67,13 @@ def import_featureforest(
         Of the store that the forest was trained on, for models of FeatureForest's first versions, which do not name it.
     names
         One for each class; "class k" by default.
+    encoder
+        Name of the model's encoder, ours or FeatureForest's: the forest then predicts images, whose features forestbridge computes in
+        FeatureForest's way. Without it the forest predicts feature stores that FeatureForest wrote.
+    weights
+        With `encoder`: the weights that FeatureForest had, where they are not the published ones; needed for microSAM.
+    channels
+        With `encoder`: of the images, 1, or 3 for colour images; always 1 for Cellpose.
 
     Returns
     -------
@@ -72,8 +87,14 @@ def import_featureforest(
     ForestError
         If the file is missing, holds something else, or its trees are none; if it does not name its encoder and `spec` is None.
     SpecMismatchError
-        If `spec` is one of other features.
+        If `spec` is one of other features, or `encoder` another encoder.
+    ValueError, WeightsError, ResourceError, MissingExtraError
+        With `encoder`, as `forestbridge.open_encoder`; or weights are given without it.
     """
+    if encoder is None and (weights is not None or channels != 1):
+        raise ValueError(
+            "expected weights and channels with an encoder only, found none; name the model's encoder (--encoder), or leave them out"
+        )
     path = Path(path)
     if not path.is_file():
         raise ForestError(f"expected a model of FeatureForest, found nothing at {shown(path)}; check the path")
@@ -84,6 +105,8 @@ def import_featureforest(
     description, arrays = _read_elsewhere(path, data)
     n_features, trees, labels = _checked(path, description, arrays)
     found = _spec_of(path, description["settings"], n_features, spec)
+    if encoder is not None:
+        found = _our_spec(path, found, encoder, weights, channels)
     versions = {"scikit-learn": str(description["sklearn"] or "unknown"), "imported": "FeatureForest"}
     forest = forest_of_trees(trees, labels, found, names=names, versions=versions)
     check_structure(forest, path)
@@ -232,3 +255,35 @@ def _spec_of(path: Path, settings: dict[str, Any], n_features: int, spec: Encode
             "that it was trained on"
         )
     return spec
+
+
+def _our_spec(path: Path, found: EncoderSpec, name: str, weights: str | Path | None, channels: int) -> EncoderSpec:
+    """Return the spec of our encoder that computes the features of a model as FeatureForest does."""
+    ours, maps = split_name(name)
+    model, options = encoder_slug(found.options["model"]), found.options
+    if ours != model or maps is not None or model not in DEEP_NAMES:
+        remedy = f"give --encoder {model}" if model in DEEP_NAMES else "leave it out: forestbridge has no such encoder"
+        raise SpecMismatchError(
+            f"{shown(path)}: expected the encoder of the model, FeatureForest's {shown(str(options['model']))}, found "
+            f"{shown(name)}; {remedy}"
+        )
+    if ours in OTHER_WEIGHTS and weights is None:
+        version, file = OTHER_WEIGHTS[ours]
+        raise ValueError(
+            f"expected the weights of {options['model']}, since FeatureForest loads version {version} and forestbridge a later one, whose "
+            f"features are others, found none; give FeatureForest's file, .featureforest/models/{file} in your home folder: --weights FILE"
+        )
+    encoder = open_encoder(
+        ours,
+        interpolation="featureforest",
+        tile=options["patch_size"],
+        overlap=options["overlap"],
+        channels=channels,
+        weights=weights,
+    )
+    if encoder.spec.n_features != found.n_features:
+        raise SpecMismatchError(
+            f"{shown(path)}: expected a forest over the {encoder.spec.n_features} features of {ours}, found one over {found.n_features}; "
+            "leave out the encoder"
+        )
+    return encoder.spec

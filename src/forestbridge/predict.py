@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from forestbridge import engine
 from forestbridge.assemble import KINDS, Classes, Kind, Piece, answer_of, assemble
 from forestbridge.devices import find_gpu
-from forestbridge.encoders.base import Encoder, encoder_from_spec
+from forestbridge.encoders.base import BatchEncoder, Encoder, encoder_from_spec
 from forestbridge.encoders.features import (
     TileOfImage,
     as_source,
@@ -234,15 +234,16 @@ def _predict_image(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
         yield from _predict_bands(image, encoder, run)
         return
 
+    network = isinstance(encoder, BatchEncoder)  # one tile at a time, of many features
+
     def work(place: TileOfImage) -> Piece:
-        maps = encode_tile(image, encoder, place)
-        # the forest was trained on stored values
-        stored = [m.astype(d, copy=False) for m, d in zip(maps, encoder.spec.dtypes, strict=True)]
+        maps = zip(encode_tile(image, encoder, place), encoder.spec.dtypes, strict=True)
+        stored = [m.astype(d, copy=False) for m, d in maps]  # as the forest saw them in training
         planes = stored[0] if len(stored) == 1 else np.concatenate(stored)
-        return run.piece(place, engine.predict(forest, planes, threads=1))
+        return run.piece(place, engine.predict(forest, planes, threads=run.jobs if network else 1))
 
     tiles = run.wanted(_by_squares(tiles_of(encoder.spec, image)))
-    yield from run.told(in_order(work, tiles, run.jobs), len(tiles))
+    yield from run.told(in_order(work, tiles, min(run.jobs or 2, 2) if network else run.jobs), len(tiles))
 
 
 def _filter_on(
@@ -287,8 +288,8 @@ def _predict_bands(image: Image, encoder: Encoder, run: _Run) -> Iterator[Piece]
     def pieces() -> Iterator[Piece]:
         for _, slab in groupby(tiles, key=lambda place: (place.t, place.z, place.tile.core[:-2])):
             rows = [list(row) for _, row in groupby(slab, key=lambda place: place.tile.core[:-1])]
-            bands = (_encode_band(image, encoder, row, run.jobs) for row in rows)
-            for row, neighbours in zip(rows, _with_neighbours(ahead(bands)), strict=True):
+            bands = ahead(_encode_band(image, encoder, row, run.jobs) for row in rows)
+            for row, neighbours in zip(rows, _windows(encoder.spec, bands), strict=True):
                 work = partial(_classify_in_bands, image, encoder.spec, run, classify, neighbours)
                 yield from in_order(work, run.wanted(row), run.jobs)
 
@@ -300,8 +301,11 @@ def _encode_band(image: Image, encoder: Encoder, row: Sequence[TileOfImage], job
     return _Band(row[0].tile.core, tuple(np.concatenate(m, axis=-1) for m in zip(*maps, strict=True)))
 
 
-def _with_neighbours(bands: Iterator[_Band]) -> Iterator[list[_Band]]:
-    """Yield each band with the one above and the one below it, as far as there are any."""
+def _windows(spec: EncoderSpec, bands: Iterator[_Band]) -> Iterator[list[_Band]]:
+    """Yield each band, for maps with a stride with the one above and the one below it, as far as there are any."""
+    if all(m.is_plain for m in spec.maps):
+        yield from ([band] for band in bands)
+        return
     window = [next(bands)]
     for band in bands:
         window.append(band)
@@ -385,13 +389,8 @@ def _remedy(spec: EncoderSpec) -> str:
 
 def _check_store(store: FeatureStore, spec: EncoderSpec) -> None:
     """Refuse a store of another encoder, or one without all features."""
-    require_same_spec(
-        spec,
-        store.spec,
-        expected_by="the forest",
-        found_in=f"store {store.path}",
-        remedy=_remedy(spec),
-    )
+    found, remedy = f"store {store.path}", _remedy(spec)
+    require_same_spec(spec, store.spec, expected_by="the forest", found_in=found, remedy=remedy)
     if not store.done and (missing := store.missing()):
         raise StoreError(
             f"expected the features of the whole image in {store.path}, found {len(missing)} shards missing, the first "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from forestbridge.encoders.base import BatchEncoder, Encoder
 from forestbridge.encoders.features import batches
+from forestbridge.encoders.intensity import read_pixels
 from forestbridge.errors import StoreError
 from forestbridge.image import Image
 from forestbridge.stores.grid import MapGrid, Shard, StoreGrid
@@ -92,7 +93,7 @@ def _all_stored(maps: Sequence[NDArray], grid: StoreGrid, shard: Shard) -> tuple
 def read_shard(image: Image, grid: StoreGrid, shard: Shard) -> tuple[NDArray[np.float32], tuple[slice, ...]]:
     """Return what the encoder gets: core and halo inside the image, and where the core lies in it."""
     image_slices, core = shard.tile.inside(grid.shape)
-    return image.region(image_slices, t=shard.t, z=shard.z), core
+    return read_pixels(image, grid.spec, image_slices, t=shard.t, z=shard.z), core
 
 
 def _to_stored(values: NDArray, grid: StoreGrid, m: MapGrid, shard: Shard) -> NDArray:

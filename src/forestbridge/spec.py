@@ -13,6 +13,11 @@ from typing import Any, Literal, Self
 
 from forestbridge.errors import SpecMismatchError
 
+Interpolation = Literal["bilinear", "featureforest"]
+
+INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "featureforest")
+"""Maps at their own stride, looked up when they are read; or FeatureForest's way, patch by patch before they are kept."""
+
 SPEC_FORMAT = 1
 """Raised when a field is added, removed or changes its meaning; readers refuse a number they do not know."""
 
@@ -66,7 +71,8 @@ class EncoderSpec:
     channels
         Number of input channels.
     intensity
-        What happens to raw intensities first: ``{"rule": "raw"}`` or ``{"rule": "linear", "low": .., "high": ..}``.
+        What happens to raw intensities first: ``{"rule": "raw"}`` or ``{"rule": "linear", "low": .., "high": ..}``; ``{"rule": "plane"}``
+        stretches each plane from its own minimum and maximum to 0…1, as FeatureForest does, before it is cut into tiles.
     tile, halo
         Core and margin of a tile in pixels, per axis of `axes`. `tile` is None where the values do not depend on it.
     input_size
@@ -76,7 +82,9 @@ class EncoderSpec:
     maps
         The feature maps in the order in which their channels are concatenated.
     interpolation
-        How a pixel is looked up in a map of stride > 1.
+        How pixels get values from the cells of a network. "bilinear": maps keep their stride, and a pixel is looked up when they are read.
+        "featureforest": each patch's maps are resized to its pixels, bicubically (a = -0.5, weights renormalised at the patch's border),
+        and only its core is kept; all maps have stride 1.
     dtype
         Stored dtype of the features; forests are trained on the stored values. A combination stores each part in its own.
     weights
@@ -95,7 +103,7 @@ class EncoderSpec:
     options: Mapping[str, Any]
     tile: tuple[int, ...] | None = None
     input_size: tuple[int, int] | None = None
-    interpolation: Literal["bilinear"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     dtype: Literal["float32", "float16"] = "float32"
     weights: str | None = None
     parts: tuple[Self, ...] = ()

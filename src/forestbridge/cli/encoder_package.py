@@ -24,10 +24,9 @@ from forestbridge.cli.package import (
 from forestbridge.cli.sources import Reading
 from forestbridge.encoders.features import check_image
 from forestbridge.encoders.networks import DEEP_NAMES, network_of, split_name
-from forestbridge.errors import ResourceError
-from forestbridge.graphs.encoder import MOST_BYTES
 from forestbridge.image import Image
 from forestbridge.package import FORMATS, About
+from forestbridge.package.deep import require_small_network
 
 
 def encoder(
@@ -87,15 +86,10 @@ def encoder(
         raise ValueError(
             "expected --image, whose intensities are measured, or --range LOW HIGH, found neither; give one of them"
         )
-    megabytes = 4e-6 * network_of(network).parameters
-    if 1e6 * megabytes > MOST_BYTES:
-        raise ResourceError(
-            f"expected weights of less than 2 GiB for a package, found about {megabytes:.0f} MB for {network}; "
-            "choose a smaller encoder, such as sam2_base"
-        )
+    require_small_network(network)
     picture = order.picture()
     shown_picture = order._replace(image=test_image).picture() if test_image else picture
-    _say_what_travels(network, order, shown_picture, megabytes)
+    _say_what_travels(network, order, shown_picture)
     if dry_run:
         print_plan(order, json=json)
         return
@@ -120,7 +114,7 @@ def _settings(
     return {"channels": count, "low": [range[0]] * count, "high": [range[1]] * count, **tiles}
 
 
-def _say_what_travels(network: str, order: Order, picture: Image | None, megabytes: float) -> None:
+def _say_what_travels(network: str, order: Order, picture: Image | None) -> None:
     """Tell what others will see in the package, and how large it becomes."""
     if order.about.authors == About().authors:
         say(f"no --author given: the package names {order.about.authors[0]['name']!r}")
@@ -128,7 +122,7 @@ def _say_what_travels(network: str, order: Order, picture: Image | None, megabyt
         say("no --image given: the test image is synthetic")
     else:
         say(f"a crop of {picture.source} travels in the zip as test image; choose another with --test-image")
-    total = megabytes * len(order.formats)
+    total = 4e-6 * network_of(network).parameters * len(order.formats)
     say(
         f"the weights of {network} travel in the zip, once in each format: about {total:.0f} MB, and the feature maps of a tile as test"
     )

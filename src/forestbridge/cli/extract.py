@@ -11,7 +11,19 @@ import forestbridge as fb
 from forestbridge.cli.batch import Failure, check_present, end, for_each
 from forestbridge.cli.errors import typed_command
 from forestbridge.cli.messages import progress_bar
-from forestbridge.cli.options import Axes, Channels, DryRun, Json, Like, Nan, NetworkDevice, Overwrite, Scene, Weights
+from forestbridge.cli.options import (
+    Axes,
+    Channels,
+    DryRun,
+    Json,
+    Like,
+    Nan,
+    NetworkDevice,
+    Overwrite,
+    PixelLookup,
+    Scene,
+    Weights,
+)
 from forestbridge.cli.output import print_json, print_path
 from forestbridge.cli.places import Places, made_folder, places_for
 from forestbridge.cli.sources import EncoderChoice, Reading, encoder_for, open_image
@@ -52,6 +64,7 @@ def extract(
         str | None,
         typer.Option(metavar="NAME", help=f"Deep encoders: {' or '.join(PREPROCESSING)}; the first by default."),
     ] = None,
+    interpolation: PixelLookup = None,
     weights: Weights = None,
     device: NetworkDevice = None,
     channels: Channels = None,
@@ -73,7 +86,7 @@ def extract(
 
     Example: [bold]forestbridge extract a.tif -o a.features.ome.zarr[/bold]
     """
-    choice = EncoderChoice(encoder, like, in_3d, scales, tile, range, preprocessing, weights, device)
+    choice = EncoderChoice(encoder, like, in_3d, scales, tile, range, preprocessing, weights, device, interpolation)
     choice.check()
     check_present(images)
     places = places_for(images, output, SUFFIX)

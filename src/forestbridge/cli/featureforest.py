@@ -19,6 +19,9 @@ def forest_of_model(
     trust: str | None,
     like: Path | None,
     names: Sequence[str] | None,
+    encoder: str | None,
+    weights: Path | None,
+    rgb: bool,
     unfit: Mapping[str, Any],
     overwrite: bool,
 ) -> PixelForest:
@@ -30,6 +33,8 @@ def forest_of_model(
         Where the forest will be saved.
     like
         The store that it was trained on.
+    encoder, weights, rgb
+        Of a forest for images: the model's encoder, its weights, and whether the images are in colour.
     unfit
         Options for ilastik projects, and their values.
 
@@ -51,4 +56,7 @@ def forest_of_model(
     spec = None if like is None else spec_of(like)
     if spec is not None and spec.name != FEATUREFOREST:
         raise ValueError(f"expected a store of FeatureForest (NAME.hdf5) for --like, found one of {spec}; give another")
-    return fb.import_featureforest(model, trust=trust, spec=spec, names=names)
+    channels = 3 if rgb else 1
+    return fb.import_featureforest(
+        model, trust=trust, spec=spec, names=names, encoder=encoder, weights=weights, channels=channels
+    )

@@ -73,6 +73,20 @@ def convert(
         str | None,
         typer.Option(metavar="HASH", help="For a model of FeatureForest, a pickle: sha256:<hash of the file>."),
     ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            "-e",
+            metavar="NAME",
+            help="For a model of FeatureForest: its encoder, to predict images, whose features are computed here as FeatureForest does.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --encoder: the weights that FeatureForest had; needed for microSAM."),
+    ] = None,
+    rgb: Annotated[bool, typer.Option("--rgb", help="With --encoder: for images in colour.")] = False,
     name: Name = None,
     author: Author = None,
     description: Description = None,
@@ -87,7 +101,8 @@ def convert(
 ) -> None:
     """Turn an ilastik project into a package that runs everywhere: its features and its own trees, image → probabilities.
 
-    A model of FeatureForest becomes a forest for its feature stores: ff-package convert nuclei.bin -o nuclei.forest
+    A model of FeatureForest becomes a forest for its feature stores: ff-package convert nuclei.bin -o nuclei.forest; with
+    --encoder cellpose_cyto3 or another one that it was trained on, for images.
 
     Example: [bold]ff-package convert nuclei.ilp -o nuclei.zip[/bold]
     """
@@ -95,10 +110,12 @@ def convert(
         unfit = {"--retrain": retrain, "--max-depth": max_depth, "--preset": preset, "--seed": seed, "--image": image}
         unfit |= {"--test-image": test_image, "--name": name, "--author": author, "--description": description}
         unfit |= {"--formats": formats, "--channels": channels, "--axes": axes, "--scene": scene}
-        model = forest_of_model(project, output, trust=trust, like=like, names=names, unfit=unfit, overwrite=overwrite)
+        features = {"like": like, "encoder": encoder, "weights": weights, "rgb": rgb}
+        model = forest_of_model(project, output, trust=trust, names=names, **features, unfit=unfit, overwrite=overwrite)
         _save(model, output, overwrite=overwrite, dry_run=dry_run, json=json)
         return
     for_models = {"--names": names, "--like": like, "--trust": trust}
+    for_models |= {"--encoder": encoder, "--weights": weights, "--rgb": rgb}
     if given := [option for option, value in for_models.items() if value]:
         raise ValueError(
             f"expected {', '.join(given)} with a model of FeatureForest (.bin) only, found {shown(project)}; leave it out"

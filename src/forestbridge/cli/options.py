@@ -8,6 +8,7 @@ from typer.main import get_command
 
 from forestbridge import __version__
 from forestbridge.labels.merge import Merge
+from forestbridge.spec import Interpolation
 
 Channels = Annotated[
     list[int] | None,
@@ -46,11 +47,22 @@ Like = Annotated[
     Path | None, typer.Option(help="Take the encoder and its settings from this store, forest or package.")
 ]
 Weights = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Deep encoders: take the weights from this file of yours.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Deep encoders: take the weights from this file of yours; or an encoder package."
+    ),
 ]
 NetworkDevice = Annotated[
     str | None,
     typer.Option("--device", metavar="NAME", help="Deep encoders: cpu (default), cuda, cuda:1, mps or auto."),
+]
+PixelLookup = Annotated[
+    Interpolation | None,
+    typer.Option(
+        "--interpolation",
+        help="Deep encoders: bilinear (default) between the network's own cells, or featureforest: its patches and its bicubic "
+        "resizing, a value for each pixel.",
+    ),
 ]
 Format = Annotated[
     str | None,

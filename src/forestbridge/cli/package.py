@@ -2,25 +2,27 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 import forestbridge as fb
 from forestbridge.cli.messages import say
-from forestbridge.cli.options import HELP, Axes, Channels, DryRun, Json, Overwrite, Scene, Trust, Version
+from forestbridge.cli.options import HELP, Axes, Channels, DryRun, Json, Overwrite, Scene, Trust, Version, Weights
 from forestbridge.cli.output import print_json, print_path, print_result, print_text
 from forestbridge.cli.package_facts import package_facts
 from forestbridge.cli.parsing import SeveralValues
-from forestbridge.cli.sources import Reading, open_image
+from forestbridge.cli.sources import Reading, check_weights, open_image
 from forestbridge.consumers import format_consumer_table
 from forestbridge.encoders.features import check_image
 from forestbridge.encoders.networks import DEEP_NAMES, network_of
+from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
 from forestbridge.image.source import shown
 from forestbridge.model import open_forest
 from forestbridge.package import FORMATS, About, CheckReport, build_recipe, format_check
+from forestbridge.package.deep import exportable_encoder
 from forestbridge.spec import EncoderSpec
 
 app = typer.Typer(
@@ -105,6 +107,7 @@ def fused(
     description: Description = None,
     license: License = About.license,
     formats: Formats = None,
+    weights: Weights = None,
     channels: Channels = None,
     axes: Axes = None,
     scene: Scene = None,
@@ -122,7 +125,9 @@ def fused(
     reading = Reading(axes, channels, scene=scene)
     order = Order(output, test_image or image, reading, about, tuple(formats or FORMATS), overwrite)
     order.check()
-    write_ordered(fb.write_package, open_forest(forest), order.picture(), order, dry_run=dry_run, json=json)
+    opened = open_forest(forest)
+    check_weights(opened.spec, weights)
+    write_ordered(fb.write_package, opened, order.picture(), order, weights=weights, dry_run=dry_run, json=json)
 
 
 @app.command(cls=SeveralValues)
@@ -168,10 +173,19 @@ def write_ordered(
     picture: "fb.Image | None",
     order: Order,
     *,
+    weights: Path | None = None,
     dry_run: bool,
     json: bool,
 ) -> None:
-    """Write a package, or say what would be written, and print what its check found."""
+    """Write a package, or say what would be written, and print what its check found.
+
+    Parameters
+    ----------
+    weights
+        The file of a deep encoder's weights, with `fb.write_package`; by default they are found by their hash.
+    """
+    if forest.spec is not None:
+        require_bilinear(forest.spec, "a package")
     if picture is not None and forest.spec is not None:
         check_image(forest.spec, picture)
     _say_what_travels(order, picture)
@@ -180,9 +194,11 @@ def write_ordered(
     if dry_run:
         print_plan(order, json=json)
         return
-    report = write(
-        order.output, forest, image=picture, about=order.about, formats=order.formats, overwrite=order.overwrite
-    )
+    own: dict[str, Any] = {}
+    if weights is not None and forest.spec is not None:
+        own["encoder"] = exportable_encoder(forest.spec, weights=weights)
+    options = {"image": picture, "about": order.about, "formats": order.formats, "overwrite": order.overwrite}
+    report = write(order.output, forest, **options, **own)
     print_report(report, json=json)
     print_path(order.output, json=json)
 
@@ -266,15 +282,16 @@ def check(
 def build(
     folder: Annotated[Path, typer.Argument(help="A folder with a recipe.toml, as in model_packages.")],
     output: Out,
+    weights: Weights = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Train and package what a recipe says; a second run gives the same bytes.
+    """Train and package what a recipe says, or package the deep encoder that it names; a second run gives the same bytes.
 
     Example: [bold]ff-package build model_packages/tissue_filters -o tissue_filters.zip[/bold]
     """
     check_package_name(output, overwrite=overwrite)
-    report = build_recipe(folder, output, overwrite=overwrite)
+    report = build_recipe(folder, output, weights=weights, overwrite=overwrite)
     print_report(report, json=json)
     print_path(output, json=json)
 

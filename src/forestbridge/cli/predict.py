@@ -13,11 +13,12 @@ from forestbridge.cli import headless
 from forestbridge.cli.batch import Failure, check_present, end, for_each
 from forestbridge.cli.drift import Comparison
 from forestbridge.cli.messages import progress_bar
-from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust
+from forestbridge.cli.options import Axes, Channels, DryRun, Format, Json, Nan, Overwrite, Scene, Trust, Weights
 from forestbridge.cli.output import print_json, print_path, tell
 from forestbridge.cli.places import files_of, made_folder, result_places
-from forestbridge.cli.sources import Reading, image_or_store, is_store, with_like_line
+from forestbridge.cli.sources import Reading, check_weights, image_or_store, is_store, with_like_line
 from forestbridge.devices import find_gpu
+from forestbridge.encoders import Encoder, encoder_from_spec
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, SpecMismatchError
 from forestbridge.forest import PixelForest
@@ -65,6 +66,7 @@ def predict(
             "--jobs", "-j", min=1, help="For forests: tiles worked on at the same time; all cores by default."
         ),
     ] = None,
+    weights: Weights = None,
     trust: Trust = None,
     strict: Annotated[
         bool,
@@ -123,6 +125,7 @@ def predict(
             "--package": package,
             "--kind": kind,
             "--tile": tile,
+            "--weights": weights,
             "--trust": trust,
         }
         headless.refuse_beside_project(
@@ -142,13 +145,16 @@ def predict(
     files = files_of(sources, match)
     check_present(files)
     places = result_places(files, output, suffix, in_folder=files != sources, format=format, overwrite=overwrite)
-    classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust, jobs=jobs)
+    classifier = _open_classifier(forest, package, device=device, tile=tile, trust=trust, jobs=jobs, weights=weights)
     comparison = Comparison(classifier.training_images, strict=strict)
     options = {"reading": Reading(axes, channels, nan, scene), "kind": kind, "json": json, "comparison": comparison}
     pairs = list(zip(files, places.paths, strict=True))
     if dry_run:
         outputs, failures = for_each(pairs, partial(_plan, classifier=classifier, **options))
     else:
+        if weights is not None and classifier.spec is not None:
+            encoder = encoder_from_spec(classifier.spec, weights=weights, device=classifier.device)
+            classifier = classifier._replace(encoder=encoder)
         with made_folder(places.folder):
             outputs, failures = for_each(
                 pairs, partial(_predict, classifier=classifier, overwrite=overwrite, format=format, **options)
@@ -159,7 +165,7 @@ def predict(
 
 
 class Classifier(NamedTuple):
-    """A forest or a package, open for prediction; one of the two is None."""
+    """A forest or a package, open for prediction; one of the two is None. The forest's encoder is open where its weights were named."""
 
     path: Path
     forest: PixelForest | None
@@ -167,6 +173,7 @@ class Classifier(NamedTuple):
     tile: int | None = None
     jobs: int | None = None
     device: str = "cpu"
+    encoder: Encoder | None = None
 
     @property
     def training_images(self) -> Statistics | None:
@@ -202,6 +209,7 @@ def _open_classifier(
     tile: int | None,
     trust: str | None,
     jobs: int | None,
+    weights: Path | None,
 ) -> Classifier:
     """Open what classifies.
 
@@ -221,6 +229,10 @@ def _open_classifier(
             raise ValueError(
                 "expected --jobs with --forest only, found --package; leave it out: onnxruntime uses all cores"
             )
+        if weights is not None:
+            raise ValueError(
+                "expected --weights with --forest only, found --package; leave it out: a package holds its weights"
+            )
         return Classifier(package, None, open_once(fb.open_package, package, device=device, trust=trust), tile=tile)
     if forest.suffix.lower() == ".zip":
         raise ValueError(f"expected a forest (.forest) for --forest, found {shown(forest)}; give it with --package")
@@ -228,7 +240,9 @@ def _open_classifier(
     if given := [option for option, value in for_packages.items() if value is not None]:
         raise ValueError(f"expected {', '.join(given)} with --package only, found --forest; leave it out")
     found = str(find_gpu(device) or "cpu")  # once, before the first of several images
-    return Classifier(forest, open_once(open_forest, forest), None, jobs=jobs, device=found)
+    opened = open_once(open_forest, forest)
+    check_weights(opened.spec, weights)
+    return Classifier(forest, opened, None, jobs=jobs, device=found)
 
 
 def _open_source(path: Path, classifier: Classifier, reading: Reading) -> Image | FeatureStore:
@@ -305,7 +319,8 @@ def _predict(
 def _predict_with_forest(source: Image | FeatureStore, classifier: Classifier, options: dict[str, Any]) -> None:
     assert classifier.forest is not None
     try:
-        fb.predict(source, classifier.forest, jobs=classifier.jobs, device=classifier.device, **options)
+        options |= {"jobs": classifier.jobs, "device": classifier.device, "encoder": classifier.encoder}
+        fb.predict(source, classifier.forest, **options)
     except SpecMismatchError as error:
         image = source.source if isinstance(source, Image) else source.image.source
         raise with_like_line(error, image, classifier.path) from error

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import forestbridge as fb
 from forestbridge.encoders import Encoder, encoder_from_spec
+from forestbridge.encoders.base import is_package_name, split_encoders
 from forestbridge.encoders.networks import DEEP_NAMES, split_name
 from forestbridge.errors import SpecMismatchError, StoreError
 from forestbridge.ilastik import is_project
@@ -15,8 +16,9 @@ from forestbridge.image import Image
 from forestbridge.image.source import shown
 from forestbridge.labels import Scribbles, share_names
 from forestbridge.labels.merge import Merge
-from forestbridge.spec import EncoderSpec
+from forestbridge.spec import EncoderSpec, Interpolation
 from forestbridge.stores import FEATUREFOREST, FeatureStore, is_featureforest
+from forestbridge.weights.cache import check_own_file
 
 ANNOTATIONS = {".geojson", ".json", ".roi", ".zip"}
 """Label files that carry class names themselves; names given with them choose the label values."""
@@ -106,7 +108,7 @@ def spec_of(path: Path) -> EncoderSpec:
 
 
 class EncoderChoice(NamedTuple):
-    """Which encoder: the options --encoder, --like, --3d, --scales, --tile, --range, --preprocessing, --weights and --device."""
+    """Which encoder: --encoder, --like, --3d, --scales, --tile, --range, --preprocessing, --weights, --device and --interpolation."""
 
     name: str | None = None
     like: Path | None = None
@@ -117,16 +119,22 @@ class EncoderChoice(NamedTuple):
     preprocessing: str | None = None
     weights: Path | None = None
     device: str | None = None
+    interpolation: Interpolation | None = None
 
     @property
     def parts(self) -> list[str]:
         """Names of the encoders."""
-        return (self.name or "filters").split("+")
+        return split_encoders(self.name or "filters")
 
     @property
     def is_deep(self) -> bool:
         """Whether a network is among them."""
         return any(split_name(part)[0] in DEEP_NAMES for part in self.parts)
+
+    @property
+    def has_package(self) -> bool:
+        """Whether a package is among them."""
+        return any(is_package_name(part) for part in self.parts)
 
     def check(self) -> None:
         """Refuse options that contradict each other.
@@ -139,6 +147,7 @@ class EncoderChoice(NamedTuple):
         """
         of_filters = {"--3d": self.in_3d, "--scales": self.scales}
         of_networks = {"--tile": self.tile, "--range": self.range, "--preprocessing": self.preprocessing}
+        of_networks["--interpolation"] = self.interpolation
         if self.like is not None:
             settings = {"--encoder": self.name, **of_filters, **of_networks}
             if given := [option for option, value in settings.items() if value]:
@@ -146,10 +155,16 @@ class EncoderChoice(NamedTuple):
                     f"expected --like alone, since it brings the encoder's settings, found also {', '.join(given)}; leave one out"
                 )
             return
-        running = {"--weights": self.weights, "--device": self.device}
+        of_any = {"--tile": self.tile, "--range": self.range, "--device": self.device}
+        of_ours = {
+            "--preprocessing": self.preprocessing,
+            "--interpolation": self.interpolation,
+            "--weights": self.weights,
+        }
         for fits, kind, settings in (
             ("filters" in self.parts, "the encoder filters", of_filters),
-            (self.is_deep, "a deep encoder", of_networks | running),
+            (self.is_deep or self.has_package, "a deep encoder", of_any | of_ours),
+            (self.is_deep or not self.has_package, "a deep encoder of forestbridge", of_ours),
         ):
             given = [option for option, value in settings.items() if value]
             if given and not fits:
@@ -180,14 +195,39 @@ def encoder_for(images: Sequence[Image], choice: EncoderChoice) -> Encoder:
             from forestbridge.encoders.filter_kernels import FEATURE_NAMES
 
             options["selection"] = {feature: sorted(choice.scales) for feature in FEATURE_NAMES}
-    if choice.is_deep:
-        if choice.range is None:
+    if choice.is_deep or choice.has_package:
+        if choice.range is None or choice.interpolation == "featureforest":
             options["images"] = list(images)
-        else:
+        if choice.range is not None:
             options |= {"low": [choice.range[0]] * channels, "high": [choice.range[1]] * channels}
-        given = {"tile": choice.tile, "preprocessing": choice.preprocessing}
+        given = {"tile": choice.tile, "preprocessing": choice.preprocessing, "interpolation": choice.interpolation}
         options |= {key: value for key, value in given.items() if value is not None} | choice.running()
     return fb.open_encoder(choice.name or "filters", **options)
+
+
+def check_weights(spec: EncoderSpec | None, weights: Path | None) -> None:
+    """Refuse --weights that are not those of a forest's encoder; reads the file, and writes nothing.
+
+    Raises
+    ------
+    ValueError
+        If the forest is over no network.
+    WeightsError, ResourceError
+        If it is another file, or none.
+    """
+    if weights is None:
+        return
+    networks = [part for part in (spec.parts or (spec,)) if part.weights is not None] if spec else []
+    if not networks:
+        found = spec.name if spec else "other features"
+        raise ValueError(
+            f"expected --weights with a forest over a deep encoder only, found one over {found}; leave it out"
+        )
+    if spec is not None and (is_package_name(str(weights)) or any(n.name not in DEEP_NAMES for n in networks)):
+        encoder_from_spec(spec, weights=weights)
+        return
+    for network in networks:
+        check_own_file(network.name, weights, sha256=network.weights)
 
 
 class LabelReading(NamedTuple):

@@ -20,6 +20,7 @@ from forestbridge.cli.options import (
     Nan,
     NetworkDevice,
     Overwrite,
+    PixelLookup,
     Plane,
     Scene,
     Weights,
@@ -103,6 +104,7 @@ def train(
     encoder: Annotated[
         str | None, typer.Option("--encoder", "-e", metavar="NAME", help="For images: see forestbridge encoders.")
     ] = None,
+    interpolation: PixelLookup = None,
     weights: Weights = None,
     device: NetworkDevice = None,
     in_3d: Annotated[bool, typer.Option("--3d", help="For images: filters along z too.")] = False,
@@ -124,7 +126,7 @@ def train(
     _check_forest_name(output, overwrite=overwrite)
     check_present(sources)
     reading, labelling = Reading(axes, channels, nan, scene), LabelReading(label_axes, ignore, plane, merge)
-    choice = EncoderChoice(encoder, in_3d=in_3d, weights=weights, device=device)
+    choice = EncoderChoice(encoder, in_3d=in_3d, weights=weights, device=device, interpolation=interpolation)
     drawing = {"--masks": masks, "--masks-suffix": masks_suffix, "--max-pixels": max_pixels}
     folders = [path for path in sources if _is_training_set(path)]
     if not folders and (given := [option for option, value in drawing.items() if value is not None]):
@@ -135,7 +137,15 @@ def train(
         used, scribbles = _encoder(opened, choice), share_names(scribbles, names=names)
     elif any(is_project(path) for path in sources):
         refuse_with_projects(
-            {"--labels": labels, "--names": names, "--3d": in_3d, "--encoder": encoder}, reading, labelling
+            {
+                "--labels": labels,
+                "--names": names,
+                "--3d": in_3d,
+                "--encoder": encoder,
+                "--interpolation": interpolation,
+            },
+            reading,
+            labelling,
         )
         opened, scribbles, used = training_of_projects(sources)
     else:
@@ -200,7 +210,8 @@ def _encoder(sources: Sequence[Source], choice: EncoderChoice) -> Encoder | None
     """
     images = [source for source in sources if isinstance(source, Image)]
     stores = [source for source in sources if not isinstance(source, Image)]
-    if stores and (given := [o for o, value in {"--3d": choice.in_3d, "--encoder": choice.name}.items() if value]):
+    settings = {"--3d": choice.in_3d, "--encoder": choice.name, "--interpolation": choice.interpolation}
+    if stores and (given := [option for option, value in settings.items() if value]):
         raise ValueError(
             f"expected {', '.join(given)} with images only, found the feature store {shown(stores[0].path)}; leave it out: the store's "
             "encoder decides"

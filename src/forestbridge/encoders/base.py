@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -10,13 +11,16 @@ from numpy.typing import NDArray
 from forestbridge.encoders.networks import ALIASES, DEEP_NAMES, split_name
 from forestbridge.encoders.plugins import find_plugins, open_plugin, plugin_from_spec
 from forestbridge.errors import MissingExtraError
+from forestbridge.image import as_image
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores import FEATUREFOREST
 
 NAMES = ("filters", *DEEP_NAMES)
 """Our own encoders; "filters" needs no weights and is the default."""
 
-RESERVED = frozenset({*NAMES, *ALIASES, FEATUREFOREST})
+PACKAGE_SUFFIX = ".zip"
+
+RESERVED = frozenset({*NAMES, *ALIASES, FEATUREFOREST, "package"})
 """Names that no plugin can have."""
 
 
@@ -68,19 +72,31 @@ def encoder_names() -> tuple[str, ...]:
     return (*NAMES, *find_plugins(RESERVED))
 
 
-def open_encoder(name: str = "filters", **options: Any) -> Encoder:
+def split_encoders(name: str) -> list[str]:
+    """Return the names that stand with + between them; a package whose own name has a + is one."""
+    return [name] if name.lower().endswith(PACKAGE_SUFFIX) and Path(name).is_file() else name.split("+")
+
+
+def is_package_name(name: str) -> bool:
+    """Whether an encoder is named by the path of a package."""
+    return name.lower().endswith(PACKAGE_SUFFIX)
+
+
+def open_encoder(name: str | Path = "filters", **options: Any) -> Encoder:
     """Make an encoder.
 
     Parameters
     ----------
     name
         One of `encoder_names`, or a name of FeatureForest's; for deep encoders also with the wanted maps: "sam2_base:s4,s8". Several
-        with + between are one encoder with the features of all: "sam2_base:s8+filters".
+        with + between are one encoder with the features of all: "sam2_base:s8+filters". The path of a package, "NAME.zip", is an
+        encoder too.
     options
         Settings of that encoder: see `forestbridge.encoders.filters.open_filter_bank`,
-        `forestbridge.encoders.deep.open_deep_encoder` and `forestbridge.encoders.combined.open_combination`. For deep encoders
+        `forestbridge.encoders.deep.open_deep_encoder`, `forestbridge.encoders.package.open_package_encoder` and
+        `forestbridge.encoders.combined.open_combination`. For deep encoders
         ``images=[...]`` stands for `channels`, `low` and `high`, which are measured over these images
-        (`forestbridge.encoders.intensity.measure_intensity`).
+        (`forestbridge.encoders.intensity.measure_intensity`); with ``interpolation="featureforest"`` for `channels` and `tile`.
 
     Raises
     ------
@@ -90,11 +106,18 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
         If a deep encoder is asked for and torch or timm is not installed.
     PluginError
         If the encoder of a plugin fails.
+    PackageError, TrustError
+        If a package is no encoder, or carries code.
     """
-    if "+" in name:
+    name = str(name)
+    if len(parts := split_encoders(name)) > 1:
         from forestbridge.encoders.combined import open_combination
 
-        return open_combination(name.split("+"), **options)
+        return open_combination(parts, **options)
+    if is_package_name(name):
+        from forestbridge.encoders.package import open_package_encoder
+
+        return open_package_encoder(name, **options)
     if name == "filters":
         from forestbridge.encoders.filters import open_filter_bank
 
@@ -106,11 +129,16 @@ def open_encoder(name: str = "filters", **options: Any) -> Encoder:
 
         if maps is not None:
             options["maps"] = maps
-        if (images := options.pop("images", None)) is not None:
+        images, patchwise = options.pop("images", None), options.get("interpolation") == "featureforest"
+        if images is not None and patchwise:
+            from forestbridge.encoders.patchwise import image_options
+
+            options |= image_options([as_image(i) for i in images], options)
+        elif images is not None:
             from forestbridge.encoders.intensity import measure_intensity
 
             options |= measure_intensity(images)._asdict()
-        elif not {"low", "high"} <= options.keys():
+        elif not patchwise and not {"low", "high"} <= options.keys():
             raise ValueError(
                 f"expected the intensities that become 0 and 1 for {deep_name}, found none; give images=[...] to measure them, or "
                 "low=[...] and high=[...], one value per channel"
@@ -130,7 +158,8 @@ def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
     ----------
     options
         How a deep encoder runs, `device` or `batch` for one: see `forestbridge.encoders.deep.deep_encoder_from_spec`. The filter
-        bank has none of them.
+        bank has none of them. With ``weights="NAME.zip"`` it runs from that package: see
+        `forestbridge.encoders.package.package_encoder_from_spec`.
 
     Raises
     ------
@@ -139,7 +168,7 @@ def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
     MissingExtraError, WeightsError, ResourceError
         If a deep encoder's libraries or weights are not there, or a plugin's encoder fails.
     SpecMismatchError
-        If a plugin is installed in another version.
+        If a plugin is installed in another version, or a package is another one.
     """
     if spec.parts:
         from forestbridge.encoders.combined import combination_from_spec
@@ -149,6 +178,11 @@ def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
         from forestbridge.encoders.filters import filter_bank_from_spec
 
         return filter_bank_from_spec(spec)
+    weights = options.get("weights")
+    if spec.name == "package" or (weights is not None and is_package_name(str(weights))):
+        from forestbridge.encoders.package import package_encoder_from_spec
+
+        return package_encoder_from_spec(spec, options.pop("weights", None), **options)
     if spec.name in DEEP_NAMES:
         require_torch(spec.name)
         from forestbridge.encoders.deep import deep_encoder_from_spec
@@ -157,7 +191,8 @@ def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
     if spec.name == FEATUREFOREST:
         raise ValueError(
             f"expected an encoder that forestbridge runs, found that the features of FeatureForest's {spec.options.get('model')} "
-            "(featureforest) come from its feature stores only; extract the image with FeatureForest and give NAME.hdf5 in its place"
+            "(featureforest) come from its feature stores only; extract the image with FeatureForest and give NAME.hdf5 in its "
+            "place, or convert the model again, for images, with ff-package convert --encoder"
         )
     plugins = find_plugins(RESERVED)
     if spec.name in plugins:

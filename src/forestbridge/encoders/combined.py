@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.encoders.base import BatchEncoder, Encoder, encoder_from_spec, open_encoder
+from forestbridge.encoders.base import BatchEncoder, Encoder, encoder_from_spec, is_package_name, open_encoder
+from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.spec import EncoderSpec
 from forestbridge.tiles import plan_tiles
 
@@ -24,6 +25,9 @@ MOST_PIXELS = 1536
 
 FILTER_OPTIONS = {"selection", "compute_in_2d"}
 """Options that go to the filter bank; others go to the deep encoders, `channels` to all."""
+
+PACKAGE_OPTIONS = {"low", "high", "channels", "tile", "device"}
+"""Options that packages share with deep encoders; with images they measure what they need themselves."""
 
 
 def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
@@ -42,7 +46,12 @@ def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
     ValueError
         If parts do not go together: different spatial axes or channels, one twice, or tiles without a common multiple.
     """
-    if images := options.pop("images", None):
+    if options.get("interpolation", "bilinear") != "bilinear":
+        raise ValueError(
+            f"expected the interpolation bilinear for {'+'.join(names)}, found {options['interpolation']!r}, whose patches are those of "
+            "FeatureForest's encoders alone; leave it out, or take one encoder"
+        )
+    if (images := options.pop("images", None)) is not None:
         from forestbridge.encoders.intensity import measure_intensity
 
         options |= measure_intensity(images)._asdict()
@@ -50,6 +59,10 @@ def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
     for name in names:
         if name == "filters":
             own = {k: v for k, v in options.items() if k in FILTER_OPTIONS or k == "channels"}
+        elif is_package_name(name):
+            own = {k: v for k, v in options.items() if k in PACKAGE_OPTIONS}
+            if images is not None:
+                own = {"images": images, **{k: v for k, v in own.items() if k not in ("low", "high")}}
         else:
             own = {k: v for k, v in options.items() if k not in FILTER_OPTIONS}
             if isinstance(own.get("weights"), dict):
@@ -66,13 +79,22 @@ def combination_from_spec(spec: EncoderSpec, **options: Any) -> "CombinedEncoder
     ValueError
         If the parts do not give this spec.
     """
-    found = CombinedEncoder([encoder_from_spec(part, **options) for part in spec.parts])
+    found = CombinedEncoder([encoder_from_spec(part, **_options_of(part, spec, options)) for part in spec.parts])
     if found.spec.fingerprint() != spec.fingerprint():
         raise ValueError(
             f"expected a combination of version {VERSION} [{found.spec.fingerprint()}], found version {spec.version} "
             f"[{spec.fingerprint()}]; use the forestbridge that made it, or extract and train again"
         )
     return found
+
+
+def _options_of(part: EncoderSpec, spec: EncoderSpec, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a part: a package is for the part that was made with one, or the only network."""
+    networks = [p.name for p in spec.parts if p.name != "filters"]
+    if not is_package_name(str(options.get("weights"))):
+        return {k: v for k, v in options.items() if part.name != "package" or k in ("device", "threads")}
+    for_it = part.name == ("package" if "package" in networks else networks[0])
+    return options if for_it else {k: v for k, v in options.items() if k != "weights"}
 
 
 def combine_specs(specs: Sequence[EncoderSpec]) -> EncoderSpec:
@@ -86,6 +108,8 @@ def combine_specs(specs: Sequence[EncoderSpec]) -> EncoderSpec:
     names = [spec.name for spec in specs]
     if len(specs) < 2 or len(set(names)) < len(names):
         raise ValueError(f"expected two or more different encoders with + between them, found {'+'.join(names)}")
+    for spec in specs:
+        require_bilinear(spec, "a combination")
     if len({spec.axes for spec in specs}) > 1 or len({spec.channels for spec in specs}) > 1:
         shown = ", ".join(f"{s.name} on {s.axes} with {s.channels} channel(s)" for s in specs)
         raise ValueError(f"expected encoders that see the same pixels, found {shown}; deep encoders see planes")

@@ -7,6 +7,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, NamedTuple
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 
 from forestbridge.devices import network_device
 from forestbridge.encoders.deep_module import build_module, convert_checkpoint
-from forestbridge.encoders.networks import VERSION, Network, Preprocessing, network_of, plan_spec
+from forestbridge.encoders.networks import Network, Preprocessing, network_of
+from forestbridge.encoders.patchwise import seen_tile
+from forestbridge.encoders.planning import check_spec, plan_deep
 from forestbridge.errors import ResourceError
-from forestbridge.spec import EncoderSpec
+from forestbridge.spec import EncoderSpec, Interpolation
 from forestbridge.tiles import whole_tile
 from forestbridge.weights import weights_file
 from forestbridge.weights.cache import load_tensors
@@ -42,13 +45,15 @@ Batch = Sequence[tuple[NDArray[np.float32], tuple[slice, ...]]]
 def open_deep_encoder(
     name: str,
     *,
-    low: Sequence[float],
-    high: Sequence[float],
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
     channels: int = 1,
     maps: Sequence[str] | None = None,
     tile: int | None = None,
     zoom: int | None = None,
-    preprocessing: Preprocessing = "network",
+    preprocessing: Preprocessing | None = None,
+    interpolation: Interpolation = "bilinear",
+    overlap: int | None = None,
     weights: str | Path | None = None,
     offline: bool | None = None,
     device: str = "cpu",
@@ -64,17 +69,24 @@ def open_deep_encoder(
     name
         One of `forestbridge.encoders.networks.DEEP_NAMES`.
     low, high
-        Raw intensities that become 0 and 1 (values beyond are clipped), one per channel.
+        Raw intensities that become 0 and 1 (values beyond are clipped), one per channel; none for the interpolation "featureforest".
     channels
         1 or 3; for Cellpose 1 or 2, cells and nuclei.
     maps
         Names of the wanted maps, e.g. ["s4", "s8"]; by default those that FeatureForest takes.
     tile
-        Side of a tile with its halo, in image pixels: 512, DINOv2 518; 1024 is faster per pixel and sees smaller objects.
+        Side of a tile with its halo, in image pixels: 512, DINOv2 518; 1024 is faster per pixel and sees smaller objects. For the
+        interpolation "featureforest" FeatureForest's patch size.
     zoom
         By how much a tile is enlarged for the network; by default up to the size that it was trained with.
     preprocessing
-        "network": mean and standard deviation that the network was trained with; "featureforest": none.
+        "network": mean and standard deviation that the network was trained with; "featureforest": none. By default the former, and
+        with the interpolation "featureforest" the latter, which it needs.
+    interpolation
+        "bilinear": maps at the network's stride. "featureforest": the features that FeatureForest gives to each pixel, from its patches,
+        its stretch of each plane to 0…1 and its bicubic resizing; a store of them has a value for each pixel.
+    overlap
+        Of FeatureForest's patches; by default a quarter of them.
     weights
         The user's own file, in the authors' layout; by default the published one.
     offline
@@ -99,12 +111,17 @@ def open_deep_encoder(
         As `forestbridge.weights.weights_file`, or the device is not there.
     """
     network = network_of(name)
-    run = plan_run(network, device, precision=precision, batch=batch, compile=compile)
-    options: dict[str, Any] = {"maps": maps, "tile": tile, "zoom": zoom, "preprocessing": preprocessing}
-    plan_spec(network, channels=channels, low=low, high=high, weights="", **options)  # before anything is downloaded
+    options: dict[str, Any] = {"channels": channels, "maps": maps, "tile": tile, "zoom": zoom, "low": low, "high": high}
+    spec = plan_deep(network, **options, preprocessing=preprocessing, interpolation=interpolation, overlap=overlap)
+    run = plan_run(network, device, precision=_precision(precision, interpolation), batch=batch, compile=compile)
     file = weights_file(name, weights, convert=convert_checkpoint(network), offline=offline)
-    spec = plan_spec(network, channels=channels, low=low, high=high, weights=file.sha256, **options)
+    spec = replace(spec, weights=file.sha256)
     return DeepEncoder(spec, build_module(spec, load_tensors(file), exportable=exportable), run)
+
+
+def _precision(precision: Precision, interpolation: Interpolation) -> Precision:
+    """Return float32 for "auto" in FeatureForest's way, since FeatureForest computes so on all devices."""
+    return "float32" if precision == "auto" and interpolation == "featureforest" else precision
 
 
 def deep_encoder_from_spec(
@@ -135,42 +152,10 @@ def deep_encoder_from_spec(
         As `open_deep_encoder`, or the weights of this spec are not there.
     """
     network = network_of(spec.name)
-    run = plan_run(network, device, precision=precision, batch=batch, compile=compile)
+    run = plan_run(network, device, precision=_precision(precision, spec.interpolation), batch=batch, compile=compile)
     check_spec(spec)
     file = weights_file(spec.name, weights, convert=convert_checkpoint(network), sha256=spec.weights, offline=offline)
     return DeepEncoder(spec, build_module(spec, load_tensors(file), exportable=exportable), run)
-
-
-def check_spec(spec: EncoderSpec) -> None:
-    """Refuse a spec that this version would not have made.
-
-    Raises
-    ------
-    ValueError
-        If planning it anew gives another one.
-    """
-    try:
-        side = (spec.tile or (0,))[0] + 2 * spec.halo[0]
-        again = plan_spec(
-            network_of(spec.name),
-            channels=spec.channels,
-            low=spec.intensity["low"],
-            high=spec.intensity["high"],
-            weights=spec.weights or "",
-            maps=spec.options["maps"],
-            tile=side,
-            zoom=spec.input_size[0] // side if spec.input_size else 1,
-            preprocessing=spec.options["preprocessing"],
-        )
-    except (KeyError, TypeError, IndexError, ZeroDivisionError, ValueError) as error:
-        raise ValueError(
-            f"expected a spec of {spec.name}, found one that is incomplete or was edited ({error})"
-        ) from error
-    if again.fingerprint() != spec.fingerprint():
-        raise ValueError(
-            f"expected {spec.name} version {VERSION} [{again.fingerprint()}], found version {spec.version} "
-            f"[{spec.fingerprint()}]; use the forestbridge that made it, or extract and train again"
-        )
 
 
 class Run(NamedTuple):
@@ -224,7 +209,7 @@ class DeepEncoder:
         Everything that decides the values.
     module
         From (N, C, T, T) float32 raw intensities, T = core + 2·halo, to one (N, F, t, t) float32 map of the whole tile per map of the
-        spec.
+        spec; in FeatureForest's way T is its patch size, and t = T.
     device
         Where it runs.
     batch
@@ -296,12 +281,12 @@ class DeepEncoder:
 
     def _staged(self, tiles: Batch) -> Tensor:
         """Return (N, C, T, T) float32, continued by reflection, in memory from which the device can read."""
-        sides = [core + 2 * halo for core, halo in zip(self.spec.tile or (), self.spec.halo, strict=True)]
-        shape = (len(tiles), self.spec.channels, *sides)
+        side, margin = seen_tile(self.spec)
+        shape = (len(tiles), self.spec.channels, side, side)
         host = torch.empty(shape, dtype=torch.float32, pin_memory=self.device.type == "cuda")
         for target, (tile, core) in zip(host.numpy(), tiles, strict=True):
             self._check_tile(tile, core)
-            target[...] = whole_tile(tile, core, sides, self.spec.halo)
+            target[...] = whole_tile(tile, core, (side, side), (margin, margin))
         return host
 
     def _check_tile(self, tile: NDArray[np.float32], core: tuple[slice, ...]) -> None:
@@ -326,9 +311,8 @@ class DeepEncoder:
     def _cells(self, k: int, core: tuple[slice, ...]) -> tuple[slice, ...]:
         """Return where the cells of a core lie in the k-th map of a whole tile."""
         m = self.spec.maps[k]
-        first = [round(halo / m.stride) for halo in self.spec.halo]
-        counts = [m.n_cells(c.stop - c.start) for c in core]
-        return (slice(None), *(slice(f, f + n) for f, n in zip(first, counts, strict=True)))
+        first = round(seen_tile(self.spec)[1] / m.stride)
+        return (slice(None), *(slice(first, first + m.n_cells(c.stop - c.start)) for c in core))
 
     def _shrink(self, tiles: int, error: torch.OutOfMemoryError) -> None:
         """Halve the batch after one of so many tiles did not fit.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from forestbridge.encoders.networks import Network, network_of
+from forestbridge.encoders.patchwise import seen_tile
 from forestbridge.errors import WeightsError
 from forestbridge.spec import EncoderSpec
 
@@ -52,7 +53,7 @@ class RawNetwork(nn.Module):
     Parameters
     ----------
     spec
-        Of the encoder.
+        Of the encoder; with the interpolation "featureforest" the module resizes each map to the tile's pixels.
     network
         From (N, 3, S, S), for Cellpose (N, 2, S, S), to one (N, F, s, s) per map of the spec.
     """
@@ -71,6 +72,8 @@ class RawNetwork(nn.Module):
         self.register_buffer("mean", _column(mean or [0.0]), persistent=False)
         self.register_buffer("std", _column(std or [1.0]), persistent=False)
         self.size = spec.input_size
+        self.resize = str(spec.options["resize"])
+        self.pixels = seen_tile(spec)[0] if spec.interpolation == "featureforest" else None
         self.standardise = mean is not None
         self.channels = spec.channels
         self.inputs = max(network_of(spec.name).inputs)
@@ -86,14 +89,31 @@ class RawNetwork(nn.Module):
         """
         x = ((raw - self.low) / self.span).clamp(0.0, 1.0)  # (N, C, T, T)
         if self.size is not None:
-            x = functional.interpolate(x, self.size, mode="bilinear", align_corners=False)  # (N, C, S, S)
+            x = self._resized(x, self.size)  # (N, C, S, S)
         if self.channels == 1 and self.inputs == 3:
             x = x.expand(-1, 3, -1, -1)
         elif self.channels < self.inputs:
             x = torch.cat([x, torch.zeros_like(x)], dim=1)  # Cellpose's channel of nuclei, absent
         if self.standardise:
             x = (x - self.mean) / self.std
-        return self.network(x)
+        maps = self.network(x)
+        if self.pixels is None:
+            return maps
+        return tuple(_bicubic(m.float(), (self.pixels, self.pixels)) for m in maps)  # (N, F, T, T) each
+
+    def _resized(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        if self.pixels is None:
+            return functional.interpolate(x, size, mode="bilinear", align_corners=False)
+        if self.resize == "bilinear":
+            return functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+        return _bicubic(x, size)
+
+
+def _bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return (N, C, *size) as FeatureForest resizes: cubic with a = -0.5, weights renormalised at the border, wider where it shrinks."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    return functional.interpolate(x, size, mode="bicubic", align_corners=False, antialias=True)
 
 
 def _column(values: list[float]) -> Tensor:

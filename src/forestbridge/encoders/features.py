@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.encoders.base import BatchEncoder, Encoder
+from forestbridge.encoders.intensity import read_pixels
 from forestbridge.errors import ImageError
 from forestbridge.image import Image, ImageShape, as_image
 from forestbridge.spec import EncoderSpec, MapSpec
@@ -111,7 +112,7 @@ def encode_tile(image: Image, encoder: Encoder, piece: TileOfImage) -> tuple[NDA
 def read_tile(image: Image, spec: EncoderSpec, piece: TileOfImage) -> tuple[NDArray[np.float32], tuple[slice, ...]]:
     """Return what an encoder gets: core and halo inside the image, and where the core lies in it."""
     image_slices, tile_core = piece.tile.inside(spatial_shape(spec, image))
-    return image.region(image_slices, t=piece.t, z=piece.z), tile_core
+    return read_pixels(image, spec, image_slices, t=piece.t, z=piece.z), tile_core
 
 
 def encode_tiles(

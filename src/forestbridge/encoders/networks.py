@@ -263,7 +263,7 @@ def plan_spec(
         If the network has no such maps, or does not take such channels or tiles.
     """
     if channels not in network.inputs:
-        raise ValueError(_channels_text(network, channels))
+        raise ValueError(channels_text(network, channels))
     low, high = _limits(low, high, channels)
     if preprocessing not in PREPROCESSING:
         raise ValueError(f"expected the preprocessing {' or '.join(PREPROCESSING)}, found {preprocessing!r}")
@@ -349,7 +349,8 @@ def _limits(low: Sequence[float], high: Sequence[float], channels: int) -> tuple
     return lows, highs
 
 
-def _channels_text(network: Network, channels: int) -> str:
+def channels_text(network: Network, channels: int) -> str:
+    """Return why a number of channels is refused."""
     takes = " or ".join(map(str, network.inputs))
     if network.inputs == (1, 2):
         advice = "choose the channel of the cells, and that of the nuclei if there is one"

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from forestbridge.archive import onnx_session
+from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.errors import MissingExtraError, ResourceError
 from forestbridge.graphs.builder import IR_VERSION, OPSET, GraphBuilder
 from forestbridge.graphs.deviation import Deviation
@@ -46,10 +47,11 @@ def tile_sides(spec: EncoderSpec) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        If the spec has no tile.
+        If the spec has no tile, or is of FeatureForest's way.
     """
     if spec.tile is None:
         raise ValueError(f"expected an encoder of a fixed tile, found {spec}; export it as a filter bank")
+    require_bilinear(spec, "a graph")
     return tuple(core + 2 * halo for core, halo in zip(spec.tile, spec.halo, strict=True))
 
 
@@ -165,27 +167,44 @@ def network_graph(encoder: NetworkEncoder) -> onnx.GraphProto:
         import torch
     except ImportError as error:
         raise MissingExtraError("exporting a deep encoder", "torch") from error
-    from forestbridge.graphs.torch_deep import StoredMaps
     from forestbridge.graphs.torchscript import tracing_without_warnings  # that module imports this one
 
     names = [internal_name(m.name) for m in encoder.spec.maps]
+    exact = [f"exact:{m.name}" for m in encoder.spec.maps] if encoder.spec.dtype == "float16" else names
     buffer = io.BytesIO()
     with warnings.catch_warnings(), tracing_without_warnings():
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
         warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)  # parts of that export
         torch.onnx.export(
-            StoredMaps(encoder.module, encoder.spec.dtype).eval(),
+            encoder.module.eval(),
             (torch.from_numpy(noise_tile(encoder.spec))[None].to(_device_of(encoder.module)),),
             buffer,  # pyright: ignore[reportArgumentType]
             dynamo=False,
             opset_version=OPSET,
             input_names=["raw"],
-            output_names=names,
+            output_names=exact,
         )
     model = onnx.load_model_from_string(buffer.getvalue())
     require_versions({entry.domain: entry.version for entry in model.opset_import}, model.ir_version)
     _strip(model.graph.node)
+    if exact != names:
+        shapes = [(1, len(m.channels), *c) for m, c in zip(encoder.spec.maps, cell_counts(encoder.spec), strict=True)]
+        for source, target, shape in zip(exact, names, shapes, strict=True):
+            _add_rounding(model.graph, source, target, shape)
     return model.graph
+
+
+def _add_rounding(graph: onnx.GraphProto, source: str, target: str, shape: tuple[int, ...]) -> None:
+    """Round a map to float16. Between the casts stands a reshape: onnxruntime 1.13 takes away two casts in a row, and the rounding."""
+    half, same, sizes = f"{target}:half", f"{target}:same", f"{target}:shape"
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), sizes))
+    graph.node.extend(
+        [
+            onnx.helper.make_node("Cast", [source], [half], half, to=onnx.TensorProto.FLOAT16),
+            onnx.helper.make_node("Reshape", [half, sizes], [same], same),
+            onnx.helper.make_node("Cast", [same], [target], f"{target}:float", to=onnx.TensorProto.FLOAT),
+        ]
+    )
 
 
 def require_versions(opsets: dict[str, int], ir_version: int) -> None:

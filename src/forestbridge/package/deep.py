@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from forestbridge.encoders.features import tiles_of
 from forestbridge.encoders.fixed_tiles import core_of, read_whole_tile
-from forestbridge.encoders.networks import DEEP_NAMES
-from forestbridge.errors import MissingExtraError
+from forestbridge.encoders.networks import DEEP_NAMES, network_of
+from forestbridge.encoders.patchwise import require_bilinear
+from forestbridge.errors import MissingExtraError, ResourceError
 from forestbridge.forest import PixelForest
 from forestbridge.graphs import load_torchscript
 from forestbridge.graphs.deviation import Deviation, Runner, compare_probabilities, onnx_runner
-from forestbridge.graphs.encoder import NetworkEncoder, require_one_file
+from forestbridge.graphs.encoder import MOST_BYTES, NetworkEncoder, require_one_file
 from forestbridge.image import Image, as_image
 from forestbridge.predict import predict
 from forestbridge.spec import EncoderSpec
 from forestbridge.weights import CHECKPOINTS
+from forestbridge.weights.cache import published_sha256
 
 LARGEST_IMAGE = 2
 """Tiles along each axis of the image on which a package is compared with the feature store."""
@@ -30,26 +32,49 @@ def is_deep(spec: EncoderSpec) -> bool:
     return spec.tile is not None and len(spec.axes) == 2 and spec.dtype == "float16" and not spec.parts
 
 
-def exportable_encoder(spec: EncoderSpec) -> NetworkEncoder:
+def require_small_network(name: str) -> None:
+    """Refuse a network that does not fit into one ONNX file, before anybody downloads it.
+
+    Raises
+    ------
+    ResourceError
+        If so.
+    """
+    size = 4 * network_of(name).parameters
+    if size > MOST_BYTES:
+        raise ResourceError(
+            f"expected weights of less than 2 GiB for a package, found about {size / 1e6:.0f} MB for {name}; choose a smaller encoder, "
+            "such as sam2_base"
+        )
+
+
+def exportable_encoder(spec: EncoderSpec, *, weights: str | Path | None = None) -> NetworkEncoder:
     """Return the deep encoder of a spec in operations that every runtime has.
+
+    Parameters
+    ----------
+    weights
+        The file with the weights, where they are neither in the cache nor the published ones.
 
     Raises
     ------
     ValueError, WeightsError, ResourceError
-        If this version has no such encoder, or its weights are not there.
+        If this version has no such encoder, its weights are not there or are others, or are too large for a package.
     MissingExtraError
         If torch or timm is not installed.
     """
+    require_bilinear(spec, "a package")
     if spec.name not in DEEP_NAMES:
         raise ValueError(
             f"expected a forest over filters or one of {', '.join(DEEP_NAMES)}, found {spec.name!r}; give its encoder "
             "(write_package(..., encoder=...))"
         )
+    require_small_network(spec.name)
     try:
         from forestbridge.encoders.deep import deep_encoder_from_spec
     except ImportError as error:
         raise MissingExtraError(f"the encoder {spec.name}", "torch") from error
-    encoder = deep_encoder_from_spec(spec, exportable=True)
+    encoder = deep_encoder_from_spec(spec, weights=weights, exportable=True)
     require_one_file(encoder)
     return encoder
 
@@ -59,7 +84,7 @@ def weights_facts(spec: EncoderSpec) -> dict[str, Any]:
     facts: dict[str, Any] = {"encoder": spec.name, "sha256": spec.weights}
     for checkpoint in CHECKPOINTS:
         if checkpoint.name == spec.name:
-            same = checkpoint.sha256 is None or checkpoint.sha256 == spec.weights
+            same = spec.weights is not None and published_sha256(spec.name) == spec.weights
             facts |= {"published": same, "url": checkpoint.url}
             facts |= {"licence": checkpoint.licence, "citation": checkpoint.citation}
     return facts

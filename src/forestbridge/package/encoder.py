@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from forestbridge.archive import PackageInfo, inspect_package
 from forestbridge.consumers import ConsumerVerdict
+from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.errors import PackageError
 from forestbridge.files import check_output, new_file
 from forestbridge.graphs import export_encoder_onnx, export_encoder_torchscript
@@ -93,6 +94,7 @@ def write_encoder_package(
     if path.suffix != ".zip":
         raise PackageError(f"expected a package name that ends in .zip, found {path.name}; name it so")
     spec = encoder.spec
+    require_bilinear(spec, "a package")
     if spec.tile is None or not hasattr(encoder, "module"):
         raise ValueError(
             f"expected a deep encoder, which has one network and a fixed tile, found {spec.name}; package each deep encoder alone"

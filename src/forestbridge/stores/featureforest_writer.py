@@ -1,7 +1,6 @@
 """A feature store to the HDF5 file that FeatureForest would have written: its maps interpolated to pixels, patch by patch."""
 
 import logging
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,9 @@ from forestbridge.files import check_output, new_file
 from forestbridge.image.source import shown
 from forestbridge.stores.base import FeatureStore
 from forestbridge.stores.featureforest import FEATUREFOREST, OUR_NAMES
-from forestbridge.stores.patches import PatchGrid
+from forestbridge.stores.patches import PatchGrid, patch_size
 
 log = logging.getLogger(__name__)
-
-PATCH = 512
-"""FeatureForest's patch size for images of at least twice that length."""
 
 POINTS_BYTES = 2**26
 """Of the float32 features that are looked up at a time."""
@@ -86,20 +82,11 @@ def plan_featureforest(store: FeatureStore) -> Plan:
         grid = PatchGrid(sizes["Y"], sizes["X"], o["patch_size"], o["overlap"])
         model, no_patching = o["model"], bool(o["no_patching"])
     else:
-        size = patch_size(sizes["Y"], sizes["X"])
-        grid = PatchGrid(sizes["Y"], sizes["X"], size, size // 4)
-        model, no_patching = _model(store.spec.name, n), False
+        o, size = store.spec.options, patch_size(sizes["Y"], sizes["X"])
+        own = store.spec.interpolation == "featureforest"  # these patches are the encoder's
+        grid = PatchGrid(sizes["Y"], sizes["X"], *((o["patch_size"], o["overlap"]) if own else (size, size // 4)))
+        model, no_patching = _model(store.spec.name, n), own and not grid.overlap
     return Plan(slices, n, grid, model, no_patching, 2 * slices * grid.n_patches * grid.side**2 * n)
-
-
-def patch_size(height: int, width: int) -> int:
-    """Return the patch size that FeatureForest takes for an image: 512, or a smaller power of two for smaller images."""
-    shorter, size = min(height, width), PATCH
-    if shorter < size:
-        return 2 ** int(math.log2(shorter))
-    while shorter / size < 2:
-        size //= 2
-    return size
 
 
 def write_featureforest(

@@ -15,7 +15,7 @@ import threading
 import unicodedata
 from collections import OrderedDict
 from dataclasses import dataclass
-from math import prod
+from math import log2, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +28,9 @@ from forestbridge.image.source import shown
 
 if TYPE_CHECKING:
     import h5py
+
+PATCH = 512
+"""FeatureForest's patch size for images of at least twice that length."""
 
 CACHE_BYTES = 2**28
 """Of decoded patches that are kept; two of them in any case, since a patch is the least that can be read."""
@@ -81,6 +84,16 @@ class PatchGrid:
         if self.height == self.width == self.patch_size == self.side:
             return 1
         return (pixels + 2 * (self.overlap // 2) - self.patch_size) // self.side + 2
+
+
+def patch_size(height: int, width: int) -> int:
+    """Return the patch size that FeatureForest takes for an image: 512, or a smaller power of two for smaller images."""
+    shorter, size = min(height, width), PATCH
+    if shorter < size:
+        return 2 ** int(log2(shorter))
+    while shorter / size < 2:
+        size //= 2
+    return size
 
 
 class Patches:

@@ -107,17 +107,23 @@ def weights_file(
     if sha256 is not None and expected is not None and sha256 != expected:
         raise ResourceError(
             f"expected the weights of {name} with sha256 {sha256}, found none in {weights_folder()}; they are not the published "
-            f"ones: name the file once with: forestbridge encoders download {name} --weights FILE (weights=FILE)"
+            f"ones: name the file once with: forestbridge encoders download {name} --weights FILE, or give it here: --weights FILE "
+            "(weights=FILE)"
         )
     if expected is not None and (found := _converted(name, expected)):
         return found
     return _published(checkpoint, convert, sha256 or expected, offline=is_offline(offline), progress=progress)
 
 
+def published_sha256(name: str) -> str | None:
+    """Return the hash of an encoder's published weights: as its authors say, or as the file came the first time; None before."""
+    checkpoint = checkpoint_of(name)
+    return checkpoint.sha256 or _pinned().get(checkpoint.file)
+
+
 def weights_status(name: str) -> WeightsFile | None:
     """Return an encoder's published weights if they are in the cache; reads no tensor and downloads nothing."""
-    checkpoint = checkpoint_of(name)
-    expected = checkpoint.sha256 or _pinned().get(checkpoint.file)
+    expected = published_sha256(name)
     return _converted(name, expected) if expected else None
 
 
@@ -127,8 +133,16 @@ def converted_weights(name: str) -> list[WeightsFile]:
     return [WeightsFile(path, found) for path in paths if (found := _source_hash(path))]
 
 
-def _from_user(name: str, path: Path, convert: Convert, sha256: str | None) -> WeightsFile:
-    """Return the converted form of a user's own file."""
+def check_own_file(name: str, path: Path, *, sha256: str | None) -> str:
+    """Return the hash of a user's own file; writes nothing.
+
+    Raises
+    ------
+    WeightsError
+        If it is a web page, or must be another file.
+    ResourceError
+        If it is not there.
+    """
     if not path.is_file():
         raise ResourceError(f"expected a weight file at {path}, found none; check the path")
     refuse_web_page(path)
@@ -138,6 +152,12 @@ def _from_user(name: str, path: Path, convert: Convert, sha256: str | None) -> W
             f"{path}: expected the weights of {name} with sha256 {sha256}, found {found}; give the file that the features were "
             "made with, or extract them again"
         )
+    return found
+
+
+def _from_user(name: str, path: Path, convert: Convert, sha256: str | None) -> WeightsFile:
+    """Return the converted form of a user's own file."""
+    found = check_own_file(name, path, sha256=sha256)
     return _converted(name, found) or _convert(name, path, found, convert)
 
 
