@@ -106,7 +106,10 @@ def test_command_line_without_the_weights(
         encoder_from_spec(cyto3[1].spec)
     fb.train([(CELL, labels)], encoder=fb.open_encoder("filters"), n_trees=2).save("f.forest")
     ended = call("predict", "a.tif", "--forest", "f.forest", "--weights", "cyto3.zip", "-o", "x.npy")
-    assert ended.code == 2 and "expected --weights with a forest over a deep encoder only, found one over filters" in ended.err
+    assert (
+        ended.code == 2
+        and "expected --weights with a forest over a deep encoder only, found one over filters" in ended.err
+    )
 
 
 def test_combination(cyto3: tuple[Path, Encoder]) -> None:
