@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from forestbridge.encoders.layers import attention
 
@@ -15,6 +17,9 @@ MODELS = {
 """timm's names."""
 
 PREFIX = "image_encoder."
+
+MOST_SCORES = 2**25
+"""Scores that attention adds positions to at a time."""
 
 
 def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -> "SamEncoder":
@@ -32,7 +37,11 @@ def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -
     import timm
 
     with attention(exportable=exportable):
-        return SamEncoder(timm.create_model(MODELS[name], num_classes=0), tuple(maps))
+        trunk: Any = timm.create_model(MODELS[name], num_classes=0)
+    if not exportable:
+        for block in trunk.blocks:
+            block.attn = FewHeads(block.attn)
+    return SamEncoder(trunk, tuple(maps))
 
 
 def encoder_part(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,6 +52,34 @@ def encoder_part(state: Mapping[str, Any]) -> dict[str, Any]:
 def module_names(part: Mapping[str, Any]) -> dict[str, Any]:
     """Return the official weights under the names that `SamEncoder` gives them."""
     return {f"trunk.{k.replace('mlp.lin', 'mlp.fc')}": v for k, v in part.items()}
+
+
+class FewHeads(nn.Module):
+    """timm's attention of SAM, a few heads at a time: what it adds to the scores for relative positions takes memory by heads · cells².
+
+    Of a tile of 1024 × 1024 pixels that is 67 MB a head. Parameters keep their names.
+    """
+
+    def __init__(self, attn: Any) -> None:
+        super().__init__()
+        self.num_heads: int = attn.num_heads
+        self.qkv, self.proj = attn.qkv, attn.proj
+        self.rel_pos_h, self.rel_pos_w = attn.rel_pos_h, attn.rel_pos_w
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, y, x, width) from (N, y, x, width)."""
+        from timm.models.vision_transformer_sam import get_decomposed_rel_pos_bias
+
+        n, height, width, _ = x.shape
+        cells = height * width
+        qkv = self.qkv(x).view(n, cells, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        heads = zip(*(part.split(max(1, MOST_SCORES // cells**2)) for part in qkv.flatten(1, 2)), strict=True)
+        found = []
+        for q, k, v in heads:  # (heads, cells, features) each
+            bias = get_decomposed_rel_pos_bias(q, self.rel_pos_h, self.rel_pos_w, (height, width), (height, width))
+            found.append(scaled_dot_product_attention(q, k, v, attn_mask=bias))
+        joined = torch.cat(found).view(n, self.num_heads, cells, -1).transpose(1, 2)
+        return self.proj(joined.reshape(n, height, width, -1))
 
 
 class SamEncoder(nn.Module):
