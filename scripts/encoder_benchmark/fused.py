@@ -1,4 +1,4 @@
-"""Memory and time of a fused graph in ONNX Runtime: `python fused.py write NAME TILE FILE`, then `python fused.py run FILE CALLS`.
+"""Memory and time of a fused graph in ONNX Runtime: `python fused.py write NAME TILE FILE`, then `python fused.py run FILE CALLS ARENA`.
 
 A network with random weights and a forest of 100 trees, in one graph of a fixed tile, is written by one process and run by another, which
 holds nothing but onnxruntime, the session and the tile. `run` prints JSON.
@@ -45,12 +45,14 @@ def write(name: str, tile: int, path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "deviation": asdict(deviation), "nodes": len(forest.feature)}
 
 
-def run(path: Path, calls: int) -> dict[str, Any]:
-    """Run the graph several times and return the peak of the memory after each."""
+def run(path: Path, calls: int, *, arena: bool) -> dict[str, Any]:
+    """Run the graph several times and return the peak of the memory after each; with an arena, memory is kept from call to call."""
     import onnxruntime
 
     before = memory_mib("VmRSS")
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.enable_cpu_mem_arena = arena
+    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     shape = session.get_inputs()[0].shape
     raw = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
     peaks, seconds = [], []
@@ -73,7 +75,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["write", name, tile, file]:
             print(json.dumps(write(name, int(tile), Path(file))))
-        case ["run", file, calls]:
-            print(json.dumps(run(Path(file), int(calls))))
+        case ["run", file, calls, ("arena" | "none") as arena]:
+            print(json.dumps(run(Path(file), int(calls), arena=arena == "arena")))
         case other:
             sys.exit(f"expected write or run, found {other}")
