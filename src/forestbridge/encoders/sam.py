@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from forestbridge.encoders.layers import attention
 
@@ -17,9 +17,6 @@ MODELS = {
 """timm's names."""
 
 PREFIX = "image_encoder."
-
-MOST_SCORES = 2**25
-"""Scores that attention adds positions to at a time."""
 
 
 def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -> "SamEncoder":
@@ -40,7 +37,7 @@ def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -
         trunk: Any = timm.create_model(MODELS[name], num_classes=0)
     if not exportable:
         for block in trunk.blocks:
-            block.attn = FewHeads(block.attn)
+            block.attn = FoldedPositions(block.attn)
     return SamEncoder(trunk, tuple(maps))
 
 
@@ -54,10 +51,12 @@ def module_names(part: Mapping[str, Any]) -> dict[str, Any]:
     return {f"trunk.{k.replace('mlp.lin', 'mlp.fc')}": v for k, v in part.items()}
 
 
-class FewHeads(nn.Module):
-    """timm's attention of SAM, a few heads at a time: what it adds to the scores for relative positions takes memory by heads · cells².
+class FoldedPositions(nn.Module):
+    """timm's attention of SAM, its relative positions folded into the products of queries and keys.
 
-    Of a tile of 1024 × 1024 pixels that is 67 MB a head. Parameters keep their names.
+    What is added to the score of cells (y, x) and (y', x') is rel_h(q)[y'] + rel_w(q)[x']. With rel_h and rel_w behind a query's features,
+    and behind a key's the rows and columns of two unit matrices, one product gives both, and no array of cells × cells is needed: of a
+    tile of 1024 × 1024 pixels that would be 67 MB a head. Parameters keep their names.
     """
 
     def __init__(self, attn: Any) -> None:
@@ -68,18 +67,26 @@ class FewHeads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, y, x, width) from (N, y, x, width)."""
-        from timm.models.vision_transformer_sam import get_decomposed_rel_pos_bias
+        from timm.models.vision_transformer_sam import get_rel_pos
 
         n, height, width, _ = x.shape
-        cells = height * width
-        qkv = self.qkv(x).view(n, cells, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        heads = zip(*(part.split(max(1, MOST_SCORES // cells**2)) for part in qkv.flatten(1, 2)), strict=True)
-        found = []
-        for q, k, v in heads:  # (heads, cells, features) each
-            bias = get_decomposed_rel_pos_bias(q, self.rel_pos_h, self.rel_pos_w, (height, width), (height, width))
-            found.append(scaled_dot_product_attention(q, k, v, attn_mask=bias))
-        joined = torch.cat(found).view(n, self.num_heads, cells, -1).transpose(1, 2)
-        return self.proj(joined.reshape(n, height, width, -1))
+        q, k, v = (
+            self.qkv(x).view(n, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        )  # (N, heads, cells, f)
+        features = q.shape[-1]
+        cells = q.unflatten(2, (height, width))
+        down = torch.einsum("nmyxf,ykf->nmyxk", cells, get_rel_pos(height, height, self.rel_pos_h))
+        along = torch.einsum("nmyxf,xkf->nmyxk", cells, get_rel_pos(width, width, self.rel_pos_w))
+        rows = torch.eye(height, dtype=k.dtype, device=k.device).repeat_interleave(width, dim=0)  # (cells, y)
+        columns = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)  # (cells, x)
+        places = torch.cat([rows, columns], dim=1).expand(*k.shape[:2], -1, -1)
+        found = scaled_dot_product_attention(
+            torch.cat([q * features**-0.5, down.flatten(2, 3), along.flatten(2, 3)], dim=-1),
+            torch.cat([k, places], dim=-1),
+            pad(v, (0, height + width)),  # the fast kernels want as many features as the keys have
+            scale=1.0,
+        )[..., :features]
+        return self.proj(found.transpose(1, 2).reshape(n, height, width, -1))
 
 
 class SamEncoder(nn.Module):
