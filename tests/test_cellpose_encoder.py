@@ -16,7 +16,8 @@ from forestbridge.encoders.conformance import EncoderConformance
 from forestbridge.encoders.deep import DeepEncoder, deep_encoder_from_spec, open_deep_encoder, plan_run
 from forestbridge.encoders.features import encode_tile, tiles_of
 from forestbridge.encoders.networks import network_of
-from forestbridge.errors import ResourceError, WeightsError
+from forestbridge.errors import ResourceError, StoreError, WeightsError
+from forestbridge.extract import extract
 from forestbridge.image import as_image
 
 
@@ -267,11 +268,42 @@ def test_batches(cell: NDArray[np.float32], caplog: pytest.LogCaptureFixture) ->
     encoder, module = crowded(2, batch=5)
     found = encoder.encode_batch(tiles)
     for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a[0], b[0], atol=1e-5)
+        assert a[0].dtype == np.float16  # as a store keeps it
+        np.testing.assert_allclose(a[0], b[0], atol=1e-5, rtol=2**-10)
     assert module.seen == [5, 2, 2, 1]
     assert encoder.batch == 2
     assert "5 tiles at once do not fit into memory, going on with 2" in caplog.text
     assert encoder.encode_batch([]) == []
+
+
+class Scaled(torch.nn.Module):
+    """Returns its maps larger where a tile is bright."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, raw: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(m * (1e6 if raw.max() > 1e3 else 1.0) for m in self.module(raw))
+
+
+def test_values_beyond_float16_are_named(cell: NDArray[np.float32], tmp_path: Path) -> None:
+    """They come in float32, so that the message has the value itself; other tiles of the batch stay as they are."""
+    encoder = cyto3(tile=136, maps=["s8"])
+    encoder = DeepEncoder(encoder.spec, Scaled(encoder.module), plan_run(network_of("cellpose_cyto3"), batch=2))
+    core = (slice(0, 8), slice(0, 8))
+    bright = np.full_like(cell[:, :136, :136], 2e3)
+    [[plain], [scaled]] = [encoder.encode_batch([(tile, core)])[0] for tile in (cell[:, :136, :136], bright)]
+    assert plain.dtype == np.float16
+    assert scaled.dtype == np.float32
+    assert np.abs(scaled).max() > np.finfo(np.float16).max
+    largest = np.abs(encoder.encode(bright, core)[0]).max()
+    np.testing.assert_array_equal(np.abs(scaled).max(), largest)
+    with pytest.raises(
+        StoreError, match=r"expected features up to 65504, the largest float16.*, found \d+ values beyond, up to"
+    ):
+        extract(bright[0], encoder, tmp_path / "a.features.ome.zarr")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_memory_for_one_tile(cell: NDArray[np.float32]) -> None:

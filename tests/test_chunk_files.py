@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from google_crc32c import value as crc32c
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from forestbridge.extract import extract
 from forestbridge.stores import open_store
@@ -39,6 +41,37 @@ def test_cells_equal_those_of_zarr(tmp_path: Path, compress: bool, axes: str, sh
             places = [r.start + c for r, c in zip(slices, cells, strict=True)]
             np.testing.assert_array_equal(found, every[(slice(None), *places)].T)
             assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_shards_equal_those_of_zarr(tmp_path: Path, compress: bool) -> None:
+    """zarr reads from them what it reads from its own, whole, at the image's borders, and where chunks are absent."""
+    store = extract(
+        noise_image("TYX", (2, 150, 130)), local_encoder(tile=(64, 64)), tmp_path / "a.zarr", compress=compress
+    )
+    assert isinstance(store, OmeZarrStore)
+    [m] = store.grid.maps
+    ours = np.asarray(store._arrays[m.spec.name])
+    theirs = zarr.create_array(tmp_path / "b.zarr", shape=m.shape, dtype=m.dtype, zarr_format=3, shards=m.shards,
+        chunks=m.chunks, fill_value=np.nan, config={"write_empty_chunks": True},
+        compressors=[ZstdCodec(level=3, checksum=True) if compress else Crc32cCodec()])  # fmt: skip
+    for shard in store.grid.shards():
+        theirs[m.region(shard)] = ours[m.region(shard)]
+        mine, other = store.path / m.shard_file(shard.index), tmp_path / "b.zarr" / m.shard_file(shard.index)
+        other = tmp_path / "b.zarr" / other.relative_to(tmp_path / "b.zarr" / m.path)
+        assert mine.stat().st_size == other.stat().st_size
+        with mine.open("rb") as a, other.open("rb") as b:
+            files = [ShardFile(f, m, compress=compress) for f in (a, b)]
+            inside = [-(-(r.stop - r.start) // c) for r, c in zip(m.region(shard), m.chunks, strict=True)]
+            absent = 0
+            for index in np.ndindex(files[0]._grid):
+                if all(i < n for i, n in zip(index, inside, strict=True)):
+                    np.testing.assert_array_equal(*(f.chunk(index) for f in files))
+                else:
+                    absent += 1
+                    with pytest.raises(ValueError, match="chunks are missing"):
+                        files[0].chunk(index)
+    assert absent > 0
 
 
 def test_points_that_share_cells_and_come_in_any_order(tmp_path: Path) -> None:

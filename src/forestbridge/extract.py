@@ -6,19 +6,20 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from numpy.typing import NDArray
 
-from forestbridge.encoders.base import Encoder
+from forestbridge.encoders.base import BatchEncoder, Encoder
 from forestbridge.encoders.features import check_image
 from forestbridge.errors import ImageError, InterruptedRunError, ResourceError, SpecMismatchError, StoreError
 from forestbridge.image import Image, as_image
 from forestbridge.qc.drift import image_statistics
-from forestbridge.shards import ComputedShard, compute_shards, pixels_hash, read_shard
+from forestbridge.shards import ComputedShard, compute_shards, pixels_hash, read_shard, stored_maps
 from forestbridge.spec import EncoderSpec, require_same_spec
 from forestbridge.stores.base import FeatureStore, ImageFacts
 from forestbridge.stores.grid import Shard
@@ -29,12 +30,12 @@ from forestbridge.stores.ome_zarr import (
     OmeZarrStore,
     damaged_file,
     is_store,
-    open_arrays,
     open_ome_zarr,
     resume_command,
     shorten,
 )
 from forestbridge.stores.verify import shard_problem, values_hash
+from forestbridge.threads import cores, in_order
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ Progress = Callable[[int, int], None]
 """Called with the number of shards that are done and the number of all, first with what was there."""
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+WAITING_BYTES = 2**30
+"""Of shards that several threads write, or that wait for them."""
 
 DISK_MARGIN = 1.1
 """Free space asked for before starting, as a multiple of what is still to be written."""
@@ -131,10 +135,13 @@ def extract(
             if store.done:
                 mark(store, done=False, input_sha256=None)
             _require_disk(store, todo)
-            arrays = open_arrays(store.path, store.grid, mode="r+")
-            with closing(compute_shards(image, encoder, store.grid, todo, jobs=jobs)) as results:
-                for result in results:
-                    done[result.shard.name] = _keep(store, arrays, result, lock)
+            keep, writers = partial(_keep, store, lock), _writers(encoder, store, todo)
+            with (
+                closing(compute_shards(image, encoder, store.grid, todo, jobs=jobs)) as results,
+                closing(in_order(keep, results, writers)) as entries,
+            ):
+                for entry in entries:
+                    done[entry.shard] = entry
                     if progress is not None:
                         progress(len(done), total)
         if todo or not store.done:
@@ -209,15 +216,23 @@ def _require_disk(store: OmeZarrStore, todo: Sequence[Shard]) -> None:
         )
 
 
-def _keep(store: OmeZarrStore, arrays: Mapping[str, object], result: ComputedShard, lock: WriterLock) -> JournalEntry:
+def _writers(encoder: Encoder, store: OmeZarrStore, todo: Sequence[Shard]) -> int:
+    """Return how many threads write shards: a GPU is faster than one; elsewhere the cores are for the encoder."""
+    if not isinstance(encoder, BatchEncoder) or encoder.batch == 1:
+        return 1
+    return max(1, min(cores(), WAITING_BYTES // (2 * max(store.grid.shard_bytes(shard) for shard in todo))))
+
+
+def _keep(store: OmeZarrStore, lock: WriterLock, result: ComputedShard) -> JournalEntry:
     """Write a shard, have it on the disk, and only then name it in the journal."""
     start = time.perf_counter()
+    maps = stored_maps(result, store.grid)
     lock.check()
-    files = write_shard(store, arrays, result.shard, result.maps)
+    files = write_shard(store, result.shard, maps)
     entry = JournalEntry(
         shard=result.shard.name,
         input=result.input,
-        output={m.spec.name: values_hash(values) for m, values in zip(store.grid.maps, result.maps, strict=True)},
+        output={m.spec.name: values_hash(values) for m, values in zip(store.grid.maps, maps, strict=True)},
         files=files,
         seconds=round(result.seconds + time.perf_counter() - start, 3),
         host=socket.gethostname(),

@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from forestbridge.threads import ahead, as_ready, in_order
 READERS = 2
 """Threads that read tiles ahead of an encoder which takes several at once."""
 
+BATCHES = 2
+"""Batches on their way through such an encoder: while the maps of one come from the GPU, it computes the next."""
+
 
 @dataclass(frozen=True)
 class ComputedShard:
@@ -31,7 +35,7 @@ class ComputedShard:
     input
         sha256 of the pixels that the encoder got.
     maps
-        (F, y, x) or (F, z, y, x) in the stored dtype, one per map.
+        (F, y, x) or (F, z, y, x) as the encoder gave them, one per map.
     seconds
         That it took.
     """
@@ -55,8 +59,8 @@ def compute_shards(
 def _compute(image: Image, encoder: Encoder, grid: StoreGrid, shard: Shard) -> ComputedShard:
     start = time.perf_counter()
     pixels, core = read_shard(image, grid, shard)
-    stored = _all_stored(encoder.encode(pixels, core), grid, shard)
-    return ComputedShard(shard, pixels_hash(pixels), stored, time.perf_counter() - start)
+    maps = encoder.encode(pixels, core)
+    return ComputedShard(shard, pixels_hash(pixels), maps, time.perf_counter() - start)
 
 
 def _compute_batches(
@@ -68,16 +72,22 @@ def _compute_batches(
         pixels, core = read_shard(image, grid, shard)
         return shard, pixels_hash(pixels), (pixels, core)
 
-    with closing(in_order(read, todo, max(jobs, READERS))) as tiles:
-        for batch in batches(tiles, encoder):
-            start = time.perf_counter()
-            encoded = encoder.encode_batch([tile for _, _, tile in batch])
-            seconds = (time.perf_counter() - start) / len(batch)
+    def encode(batch: list[Any]) -> tuple[list[Any], list[tuple[NDArray, ...]], float]:
+        start = time.perf_counter()
+        encoded = encoder.encode_batch([tile for _, _, tile in batch])
+        return batch, encoded, (time.perf_counter() - start) / len(batch)
+
+    at_once = 1 if encoder.batch == 1 else BATCHES
+    with (
+        closing(in_order(read, todo, max(jobs, READERS))) as tiles,
+        closing(in_order(encode, batches(tiles, encoder), at_once)) as results,
+    ):
+        for batch, encoded, seconds in results:
             for (shard, pixels, _), maps in zip(batch, encoded, strict=True):
-                yield ComputedShard(shard, pixels, _all_stored(maps, grid, shard), seconds)
+                yield ComputedShard(shard, pixels, maps, seconds)
 
 
-def _all_stored(maps: Sequence[NDArray], grid: StoreGrid, shard: Shard) -> tuple[NDArray, ...]:
+def stored_maps(result: ComputedShard, grid: StoreGrid) -> tuple[NDArray, ...]:
     """Return what the encoder gave in the stored dtypes.
 
     Raises
@@ -85,9 +95,9 @@ def _all_stored(maps: Sequence[NDArray], grid: StoreGrid, shard: Shard) -> tuple
     ValueError, StoreError
         As `_to_stored`, or it gave another number of maps.
     """
-    if len(maps) != len(grid.maps):
-        raise ValueError(f"expected {len(grid.maps)} maps from {grid.spec}, found {len(maps)}")
-    return tuple(_to_stored(values, grid, m, shard) for m, values in zip(grid.maps, maps, strict=True))
+    if len(result.maps) != len(grid.maps):
+        raise ValueError(f"expected {len(grid.maps)} maps from {grid.spec}, found {len(result.maps)}")
+    return tuple(_to_stored(values, grid, m, result.shard) for m, values in zip(grid.maps, result.maps, strict=True))
 
 
 def read_shard(image: Image, grid: StoreGrid, shard: Shard) -> tuple[NDArray[np.float32], tuple[slice, ...]]:
@@ -112,13 +122,13 @@ def _to_stored(values: NDArray, grid: StoreGrid, m: MapGrid, shard: Shard) -> ND
         raise ValueError(
             f"expected map {m.spec.name!r} of shard {shard.name} as {shape} from {grid.spec}, found {values.shape}"
         )
-    if not np.isfinite(values).all():
+    if not _all_finite(values):
         raise StoreError(
             _bad_values_text(~np.isfinite(values), "finite features", "NaN or infinite values", grid, m, shard)
         )
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(values, dtype=np.dtype(m.dtype).newbyteorder("<"))
-    if not np.isfinite(stored).all():
+    if stored.dtype != values.dtype and not _all_finite(stored):
         limit = f"features up to {np.finfo(m.dtype).max:g}, the largest {m.dtype}"
         raise StoreError(
             _bad_values_text(
@@ -126,6 +136,14 @@ def _to_stored(values: NDArray, grid: StoreGrid, m: MapGrid, shard: Shard) -> ND
             )
         )
     return stored
+
+
+def _all_finite(values: NDArray) -> bool:
+    """Whether no value is NaN or infinite; float16 by its bits, since processors do not calculate with it."""
+    if values.dtype == np.float16:
+        exponent = np.float16(np.inf).view(np.uint16)
+        return bool(((values.view(np.uint16) & exponent) != exponent).all())
+    return bool(np.isfinite(values).all())
 
 
 def _bad_values_text(

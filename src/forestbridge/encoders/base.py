@@ -60,10 +60,8 @@ class BatchEncoder(Encoder, Protocol):
         """How many; None for one at first, and then as many as fit."""
         ...
 
-    def encode_batch(
-        self, tiles: Sequence[tuple[NDArray[np.float32], tuple[slice, ...]]]
-    ) -> list[tuple[NDArray[np.float32], ...]]:
-        """Return what `encode` returns of each of the tiles with its core."""
+    def encode_batch(self, tiles: Sequence[tuple[NDArray[np.float32], tuple[slice, ...]]]) -> list[tuple[NDArray, ...]]:
+        """Return what `encode` returns of each of the tiles with its core, in float32 or rounded to the spec's dtypes."""
         ...
 
 

@@ -183,18 +183,24 @@ class CombinedEncoder:
 
     def encode(self, tile: NDArray[np.float32], core: tuple[slice, ...]) -> tuple[NDArray[np.float32], ...]:
         """Return the maps of a tile's core: those of the first part, then those of the next."""
-        return self.encode_batch([(tile, core)])[0]
+        return self._encode([(tile, core)], in_batches=False)[0]
 
-    def encode_batch(
-        self, tiles: Sequence[tuple[NDArray[np.float32], tuple[slice, ...]]]
-    ) -> list[tuple[NDArray[np.float32], ...]]:
-        """Return what `encode` returns of each of the tiles with its core."""
-        found: list[tuple[NDArray[np.float32], ...]] = [()] * len(tiles)
+    def encode_batch(self, tiles: Sequence[tuple[NDArray[np.float32], tuple[slice, ...]]]) -> list[tuple[NDArray, ...]]:
+        """Return what `encode` returns of each of the tiles with its core, in float32 or in the dtypes of the parts."""
+        return self._encode(tiles, in_batches=True)
+
+    def _encode(
+        self, tiles: Sequence[tuple[NDArray[np.float32], tuple[slice, ...]]], *, in_batches: bool
+    ) -> list[tuple[NDArray, ...]]:
+        """Return the maps of tiles; parts that take several tiles at once get them so if asked for."""
+        found: list[tuple[NDArray, ...]] = [()] * len(tiles)
         for part in self.parts:
             pieces = [_cut(part.spec, tile, core) for tile, core in tiles]
             flat = [(piece.tile, piece.core) for group in pieces for piece in group]
-            in_batches = isinstance(part, BatchEncoder)
-            maps = iter(part.encode_batch(flat) if in_batches else [part.encode(*piece) for piece in flat])
+            if in_batches and isinstance(part, BatchEncoder):
+                maps = iter(part.encode_batch(flat))
+            else:
+                maps = iter([part.encode(*piece) for piece in flat])
             for n, ((_, core), group) in enumerate(zip(tiles, pieces, strict=True)):
                 found[n] += _joined(part.spec, core, group, [next(maps) for _ in group])
         return found
@@ -221,15 +227,16 @@ def _joined(
     spec: EncoderSpec,
     core: tuple[slice, ...],
     pieces: Sequence[_Piece],
-    values: Sequence[tuple[NDArray[np.float32], ...]],
-) -> tuple[NDArray[np.float32], ...]:
+    values: Sequence[tuple[NDArray, ...]],
+) -> tuple[NDArray, ...]:
     """Return the maps of a part over the whole core."""
     if len(pieces) == 1:
         return values[0]
     joined = []
     for k, m in enumerate(spec.maps):
         *planes, y, x = (c.stop - c.start for c in core)
-        whole = np.empty((len(m.channels), *planes, m.n_cells(y), m.n_cells(x)), np.float32)
+        dtype = np.result_type(*(maps[k] for maps in values))  # float32 if a piece did not fit into float16
+        whole = np.empty((len(m.channels), *planes, m.n_cells(y), m.n_cells(x)), dtype)
         for piece, maps in zip(pieces, values, strict=True):
             *slabs, rows, columns = piece.place
             first = [round(s.start / m.stride) for s in (rows, columns)]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from forestbridge.devices import network_device
+from forestbridge.encoders.coming import Coming, fitting_batch
 from forestbridge.encoders.deep_module import build_module, convert_checkpoint
 from forestbridge.encoders.networks import Network, Preprocessing, network_of
 from forestbridge.encoders.patchwise import seen_tile
@@ -31,12 +32,6 @@ from forestbridge.weights.cache import load_tensors
 _log = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-
-MOST_TILES = 16
-"""Of a batch, where its size follows from the memory of the GPU."""
-
-FREE_SHARE = 0.7
-"""Of the free memory of a GPU that a batch may take."""
 
 Batch = Sequence[tuple[NDArray[np.float32], tuple[slice, ...]]]
 """Tiles, each with the place of its core in it."""
@@ -247,37 +242,46 @@ class DeepEncoder:
         ResourceError
             If the device has too little memory.
         """
-        return self.encode_batch([(tile, core)])[0]
+        return self._encode([(tile, core)], torch.float32)[0]
 
-    def encode_batch(self, tiles: Batch) -> list[tuple[NDArray[np.float32], ...]]:
-        """Return the maps of several tiles' cores: as `encode` of each, with several at once in the network."""
-        found: list[tuple[NDArray[np.float32], ...]] = []
-        with self._lock, torch.inference_mode():
+    def encode_batch(self, tiles: Batch) -> list[tuple[NDArray, ...]]:
+        """Return the maps of several tiles' cores, with several at once in the network.
+
+        They are those of `encode` in the spec's dtype, rounded on the device. A tile with a value that this dtype cannot hold comes
+        in float32, so that the value can be named.
+        """
+        return self._encode(tiles, getattr(torch, self.spec.dtype))
+
+    def _encode(self, tiles: Batch, dtype: torch.dtype) -> list[tuple[NDArray, ...]]:
+        """Return the maps of tiles' cores, in batches that fit into memory.
+
+        While one thread fetches the maps of a batch from the GPU, another may let it compute the next.
+        """
+        found: list[tuple[NDArray, ...]] = []
+        with torch.inference_mode():
             while len(found) < len(tiles):
-                part = tiles[len(found) : len(found) + (self.batch or 1)]
-                try:
-                    found += self._encode_part(part)
-                except torch.OutOfMemoryError as error:
-                    self._shrink(len(part), error)
+                with self._lock:
+                    part = tiles[len(found) : len(found) + (self.batch or 1)]
+                    try:
+                        coming = self._start(part, dtype)
+                    except torch.OutOfMemoryError as error:
+                        self._shrink(len(part), error)
+                        continue
+                found += coming.arrays()
         return found
 
-    def _encode_part(self, tiles: Batch) -> list[tuple[NDArray[np.float32], ...]]:
-        """Return the maps of as many tiles as go into the network together."""
-        on_gpu = self.device.type == "cuda"
+    def _start(self, tiles: Batch, dtype: torch.dtype) -> Coming:
+        """Send as many tiles as go into the network together on their way; on the CPU they are done."""
         if self.batch is None:
             torch.cuda.reset_peak_memory_stats(self.device)
-        pixels = self._staged(tiles).to(self.device, non_blocking=on_gpu)
+        pixels = self._staged(tiles).to(self.device, non_blocking=self.device.type == "cuda")
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             maps = self._call(pixels)  # one (N, F, t, t) per map
-        found: list[tuple[Tensor, ...]] = []
-        for n, (_, core) in enumerate(tiles):
-            cells = [m[n][self._cells(k, core)].float() for k, m in enumerate(maps)]
-            found.append(tuple(_fetched(c) if on_gpu else c.cpu().contiguous() for c in cells))
-        if on_gpu:
-            torch.cuda.synchronize(self.device)
+        cores = [[m[n][self._cells(k, c)] for k, m in enumerate(maps)] for n, (_, c) in enumerate(tiles)]
+        coming = Coming(cores, dtype)
         if self.batch is None:
-            self.batch = _fitting_batch(self.device)
-        return [tuple(m.numpy() for m in item) for item in found]
+            self.batch = fitting_batch(self.device, sum(m.nbytes for m in coming.tensors[0]))
+        return coming
 
     def _staged(self, tiles: Batch) -> Tensor:
         """Return (N, C, T, T) float32, continued by reflection, in memory from which the device can read."""
@@ -331,18 +335,3 @@ class DeepEncoder:
             ) from error
         self.batch = tiles // 2
         _log.warning("%s: %d tiles at once do not fit into memory, going on with %d", self.spec.name, tiles, self.batch)
-
-
-def _fetched(cells: Tensor) -> Tensor:
-    """Return a copy on its way from the GPU into memory."""
-    host = torch.empty(cells.shape, dtype=cells.dtype, pin_memory=True)
-    return host.copy_(cells, non_blocking=True)
-
-
-def _fitting_batch(device: torch.device) -> int:
-    """Return how many tiles fit into the free memory, after one was computed since the peak was reset."""
-    taken = max(torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device), 1)
-    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    batch = min(max(int(FREE_SHARE * free / taken), 1), MOST_TILES)
-    _log.info("%d tiles at once on %s: each takes %.1f GB", batch, device, taken / 1e9)
-    return batch

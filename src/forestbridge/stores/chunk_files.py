@@ -1,7 +1,8 @@
-"""Single chunks read from the files of a store: a few of many, where a general reader takes longer to decide than to read.
+"""The files of a store's shards: written whole, and single chunks read, where a general library takes longer to decide than to work.
 
 A shard is one file: its chunks one after the other, and at the end an index of where each begins, as the zarr v3 specification of the
 codec ``sharding_indexed`` says. All chunks and the index carry checksums, which are compared.
+https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,65 @@ from numpy.typing import NDArray
 
 from forestbridge.stores.grid import MapGrid
 from forestbridge.stores.lookup import chunks_of_cells
+from forestbridge.stores.metadata import ZSTD_LEVEL
 
 CRC_BYTES = 4
 
 ABSENT = 2**64 - 1
 """Offset and length of a chunk that was not written."""
+
+
+def shard_content(values: NDArray, m: MapGrid, *, compress: bool) -> list[NDArray[np.uint8]]:
+    """Return the content of a shard's file, in parts that follow each other.
+
+    Parameters
+    ----------
+    values
+        The cells of the shard that lie inside the map, in the stored dtype, with the axes of the map. Chunks that reach beyond are filled
+        with NaN, and those that lie outside are absent.
+    compress
+        Whether chunks are zstd with its checksum; else they are followed by crc32c.
+    """
+    used = tuple(-(-n // c) for n, c in zip(values.shape, m.chunks, strict=True))
+    whole = tuple(n * c for n, c in zip(used, m.chunks, strict=True))
+    dtype = np.dtype(m.dtype).newbyteorder("<")
+    if whole != values.shape:
+        filled = np.full(whole, np.nan, dtype)
+        filled[tuple(slice(0, n) for n in values.shape)] = values
+        values = filled
+    split = values.reshape([n for pair in zip(used, m.chunks, strict=True) for n in pair])
+    chunks = split.transpose(
+        *range(0, split.ndim, 2), *range(1, split.ndim, 2)
+    )  # (chunks along each axis, cells along each axis)
+    content, lengths = (_compressed if compress else _with_checksums)(chunks, prod(used), dtype)
+    index = np.full((*(s // c for s, c in zip(m.shards, m.chunks, strict=True)), 2), ABSENT, "<u8")
+    ends = np.cumsum(lengths)
+    index[tuple(slice(0, n) for n in used)] = np.stack([ends - lengths, lengths], axis=1).reshape(*used, 2)
+    ending = index.reshape(-1).view(np.uint8)
+    return [content, ending, _checksum(ending)]
+
+
+def _with_checksums(chunks: NDArray, number: int, dtype: np.dtype) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """Return chunks one after the other, each followed by its crc32c, and their lengths."""
+    n_bytes = chunks.size // number * dtype.itemsize
+    content = np.empty((number, n_bytes + CRC_BYTES), np.uint8)
+    body = content[:, :n_bytes]
+    body.view(dtype).reshape(chunks.shape)[...] = chunks
+    for row in content:
+        row[n_bytes:] = _checksum(row[:n_bytes])
+    return content.reshape(-1), np.full(number, n_bytes + CRC_BYTES)
+
+
+def _compressed(chunks: NDArray, number: int, dtype: np.dtype) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """Return chunks one after the other as zstd with its checksum, and their lengths."""
+    codec = Zstd(ZSTD_LEVEL, checksum=True)
+    packed = [codec.encode(row) for row in np.ascontiguousarray(chunks, dtype).reshape(number, -1)]
+    return np.frombuffer(b"".join(packed), np.uint8), np.array([len(p) for p in packed])
+
+
+def _checksum(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the crc32c of bytes, as four bytes, the lowest first."""
+    return np.frombuffer(crc32c(data).to_bytes(CRC_BYTES, "little"), np.uint8)
 
 
 class ShardFile:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from forestbridge.errors import StoreError
@@ -19,6 +20,9 @@ FOLDER = "forestbridge"
 RUN = "run.json"
 JOURNAL = "journal.0.jsonl"
 """Journal of the only worker of this version; readers take every ``journal.*.jsonl``."""
+
+_appending = Lock()
+"""Held while a line is written, so that lines stay whole."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,11 @@ def read_journal(store: Path) -> tuple[dict[str, JournalEntry], bool]:
 
 
 def append_entry(store: Path, entry: JournalEntry) -> None:
-    """Add a line and have it on the disk when this returns."""
+    """Add a line and have it on the disk when this returns; threads may add lines at the same time."""
     with (store / FOLDER / JOURNAL).open("ab") as file:
-        file.write(entry.line())
-        file.flush()
+        with _appending:
+            file.write(entry.line())
+            file.flush()
         os.fsync(file.fileno())
 
 

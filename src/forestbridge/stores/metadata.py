@@ -13,6 +13,9 @@ STORE_FORMAT = 1
 """Number of the store's format. Raised when a reader of the old number would misread a store: a key it needs is
 renamed, removed or changes its meaning, or shards are cut or encoded otherwise; not for keys that it can ignore."""
 
+ZSTD_LEVEL = 3
+"""Of compressed chunks."""
+
 SPACE_UNIT = "micrometer"
 TIME_UNIT = "second"
 
@@ -48,7 +51,7 @@ def map_array_document(grid: StoreGrid, m: MapGrid, *, compress: bool) -> dict[s
     """Return the zarr.json of the array of one map: a checksum on every chunk, NaN where nothing was written."""
     number: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
     crc: dict[str, Any] = {"name": "crc32c"}
-    zstd: dict[str, Any] = {"name": "zstd", "configuration": {"level": 3, "checksum": True}}
+    zstd: dict[str, Any] = {"name": "zstd", "configuration": {"level": ZSTD_LEVEL, "checksum": True}}
     sharding = {
         "name": "sharding_indexed",
         "configuration": {

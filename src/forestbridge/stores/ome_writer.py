@@ -19,6 +19,7 @@ from forestbridge.errors import OutputExistsError, ResourceError
 from forestbridge.files import check_output, sync_file, sync_folder
 from forestbridge.spec import EncoderSpec
 from forestbridge.stores.base import ImageFacts
+from forestbridge.stores.chunk_files import shard_content
 from forestbridge.stores.grid import Shard, StoreGrid, plan_grid
 from forestbridge.stores.journal import FOLDER, RUN, replace_file
 from forestbridge.stores.lock import is_alive, writer_lock
@@ -78,15 +79,11 @@ def mark(
     replace_file(store.path / "zarr.json", to_bytes(root_document(store.grid, ours)))
 
 
-def write_shard(
-    store: OmeZarrStore, arrays: Mapping[str, Any], shard: Shard, maps: Sequence[NDArray]
-) -> dict[str, int]:
-    """Write one shard of every map and have it on the disk when this returns.
+def write_shard(store: OmeZarrStore, shard: Shard, maps: Sequence[NDArray]) -> dict[str, int]:
+    """Write one shard of every map and have it on the disk when this returns; threads may write different shards.
 
     Parameters
     ----------
-    arrays
-        Of `open_arrays` in mode "r+".
     maps
         (F, y, x) or (F, z, y, x) in the stored dtype, the cells of the shard.
 
@@ -97,15 +94,24 @@ def write_shard(
     """
     files = {}
     for m, values in zip(store.grid.maps, maps, strict=True):
-        file = store.path / m.shard_file(shard.index)
-        file.unlink(missing_ok=True)  # zarr would read a damaged one before it writes
-        region = m.region(shard)
-        arrays[m.spec.name][region] = values.reshape([n.stop - n.start for n in region])
-        sync_file(file)
-        for folder in list(file.parents)[: len(m.axes) + 1]:  # up to the array's own folder
-            sync_folder(folder)
-        files[m.spec.name] = file.stat().st_size
+        path = store.path / m.shard_file(shard.index)
+        _make_folder(path.parent)
+        values = values.reshape([n.stop - n.start for n in m.region(shard)])
+        with path.open("wb") as file:
+            file.writelines(part.data for part in shard_content(values, m, compress=store.compress))
+            file.flush()
+            os.fsync(file.fileno())
+            files[m.spec.name] = file.tell()
+        sync_folder(path.parent)
     return files
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, and have their names on the disk."""
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
 
 
 def _our_attributes(grid: StoreGrid, *, compress: bool) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class OmeZarrStore:
 
     @cached_property
     def _arrays(self) -> dict[str, Any]:
-        return open_arrays(self.path, self.grid, mode="r")
+        return open_arrays(self.path, self.grid)
 
     def _map(self, name: str) -> MapGrid:
         for m in self.grid.maps:
@@ -261,14 +261,13 @@ def is_store(path: Path) -> bool:
         return False
 
 
-def open_arrays(path: Path, grid: StoreGrid, *, mode: str) -> dict[str, Any]:
-    """Open the zarr array of each map; mode "r" or "r+"."""
+def open_arrays(path: Path, grid: StoreGrid) -> dict[str, Any]:
+    """Open the zarr array of each map for reading."""
     import zarr
     from zarr.storage import LocalStore
 
-    local = LocalStore(path, read_only=mode == "r")
-    config = {"write_empty_chunks": True}  # a chunk of nothing but fill values is data, too
-    return {m.spec.name: zarr.open_array(local, path=m.path, mode=mode, config=config) for m in grid.maps}  # pyright: ignore[reportArgumentType]
+    local = LocalStore(path, read_only=True)
+    return {m.spec.name: zarr.open_array(local, path=m.path, mode="r") for m in grid.maps}
 
 
 def damaged_file(store: OmeZarrStore, shard: Shard, files: Mapping[str, int]) -> str | None:
