@@ -1,5 +1,6 @@
 """Deep encoders on a GPU: the maps of the CPU, in batches, in low precision, compiled, and with too little memory."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch_routes import NO_GPU
 
 pytestmark = NO_GPU
 
-ROUNDING = {"cellpose_cyto3": 1e-5, "mobile_sam": 3e-2, "dinov2": 2e-2, "sam2_base": 3e-2, "micro_sam_lm": 3e-2}
+ROUNDING = {"cellpose_cyto3": 1e-4, "mobile_sam": 3e-2, "dinov2": 2e-2, "sam2_base": 3e-2, "micro_sam_lm": 3e-2}
 """Norm of the difference from the CPU in the default precision, over the norm: bfloat16 has 8 bits, layers add up."""
 
 
@@ -59,7 +60,7 @@ def test_maps_are_those_of_the_cpu(name: str) -> None:
     found, again = (encode_tile(image, fast, piece) for _ in range(2))
     for m, e, x, f, a in zip(encoder.spec.maps, expected, exact, found, again, strict=True):
         print(f"{name} {m.name}: float32 {relative(x, e):.1e}, default {relative(f, e):.1e}")
-        assert relative(x, e) <= 2e-3  # maps are rounded to float16; convolutions of float32 may use TF32
+        assert relative(x, e) <= 1e-4  # rounded to float16, where a few values fall to the other side
         assert relative(f, e) <= ROUNDING[name]
         np.testing.assert_array_equal(f, a)
 
@@ -83,41 +84,37 @@ def test_stores_in_batches(name: str, tmp_path: Path) -> None:
     assert relative(a, b) <= 2e-3  # other sizes of a batch take other kernels
 
 
-def test_out_of_memory_halves_the_batch(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """Really: another tensor leaves room for one or two tiles, of which eight were asked for."""
-    encoder = on_gpu(random_encoder("sam2_base"), precision="float32", batch=8)
+@pytest.fixture
+def little_memory() -> Iterator[Callable[[int], None]]:
+    """Return a function that lets this process take only so many bytes of the GPU."""
+    torch.cuda.empty_cache()
+    whole = torch.cuda.get_device_properties(0).total_memory
+    yield lambda n_bytes: torch.cuda.set_per_process_memory_fraction(n_bytes / whole)
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_out_of_memory_halves_the_batch(little_memory, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Really: 2.5 GB are left, in which eight tiles do not fit."""
     image = phantom((900, 1000), classes=2, dtype=np.uint8).image
-    tile = as_image(image)
-    encode_tile(tile, encoder, tiles_of(encoder.spec, tile)[0])  # libraries are loaded
+    roomy, tight = (on_gpu(random_encoder("sam2_base"), precision="float32", batch=batch) for batch in (1, 8))
+    expected = fb.extract(image, roomy, tmp_path / "a.features.ome.zarr")
+    del roomy
     torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info()
-    left = int(2.5 * 2**30)
-    crowd = torch.empty(free - left, dtype=torch.uint8, device="cuda")
-    try:
-        store = fb.extract(image, encoder, tmp_path / "a.features.ome.zarr")
-    finally:
-        del crowd
-        torch.cuda.empty_cache()
-    assert store.done
-    assert encoder.batch in (1, 2, 4)
-    assert "tiles at once do not fit into memory, going on with" in caplog.text
+    little_memory(5 * 2**29)
+    found = fb.extract(image, tight, tmp_path / "b.features.ome.zarr")
+    assert found.done
+    assert tight.batch in (1, 2, 4)
+    assert "8 tiles at once do not fit into memory, going on with 4" in caplog.text
     points = np.random.default_rng(0).integers(0, 900, (500, 2))
-    roomy = on_gpu(random_encoder("sam2_base"), precision="float32")
-    assert relative(store.at(points), fb.extract(image, roomy, tmp_path / "b.features.ome.zarr").at(points)) <= 2e-3
+    assert relative(found.at(points), expected.at(points)) <= 2e-3
 
 
-def test_no_room_for_one_tile() -> None:
+def test_no_room_for_one_tile(little_memory) -> None:
     encoder = on_gpu(random_encoder("sam2_base"), precision="float32")
-    torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info()
-    crowd = torch.empty(free - 2**28, dtype=torch.uint8, device="cuda")
+    little_memory(torch.cuda.memory_allocated() + 2**26)
     image = as_image(phantom((300, 300), classes=2, dtype=np.uint8).image)
-    try:
-        with pytest.raises(ResourceError, match=r"expected enough memory on cuda:0 for one tile of sam2_base, found: "):
-            encode_tile(image, encoder, tiles_of(encoder.spec, image)[0])
-    finally:
-        del crowd
-        torch.cuda.empty_cache()
+    with pytest.raises(ResourceError, match=r"expected enough memory on cuda:0 for one tile of sam2_base, found: "):
+        encode_tile(image, encoder, tiles_of(encoder.spec, image)[0])
 
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
@@ -133,6 +130,7 @@ def test_low_precision_on_demand(precision: str) -> None:
         assert 0 < relative(f, e) <= (3e-2 if precision == "bfloat16" else 5e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # torch's compiler warns of torch
 def test_compiled() -> None:
     image = as_image(phantom((300, 300), classes=2, dtype=np.uint8).image)
     encoder = random_encoder("dinov2")
@@ -162,7 +160,7 @@ def test_threads_share_an_encoder(tmp_path: Path) -> None:
 
 
 def test_from_image_to_labels(tmp_path: Path) -> None:
-    """The same labels from the image and from its store, and nearly those of the CPU."""
+    """The forest is the CPU's to the bit; features of other batches, or of the CPU, differ in a last bit here and there."""
     picture = phantom((500, 600), classes=2, dtype=np.uint8)
     encoder = random_encoder("cellpose_cyto3")
     gpu = on_gpu(encoder)
@@ -170,6 +168,6 @@ def test_from_image_to_labels(tmp_path: Path) -> None:
     forest = fb.train([(store, picture.scribbles)], n_trees=20, engine="sklearn")
     on_cpu = fb.predict(store, forest, kind="labels")
     np.testing.assert_array_equal(fb.predict(store, forest, kind="labels", device="cuda"), on_cpu)
-    np.testing.assert_array_equal(fb.predict(picture.image, forest, encoder=gpu, kind="labels"), on_cpu)
-    np.testing.assert_array_equal(fb.predict(picture.image, forest, encoder=gpu, kind="labels", device="cuda"), on_cpu)
-    assert (fb.predict(picture.image, forest, encoder=encoder, kind="labels") != on_cpu).mean() <= 1e-3
+    for other, device in ((gpu, "cpu"), (gpu, "cuda"), (encoder, "cpu")):
+        found = fb.predict(picture.image, forest, encoder=other, kind="labels", device=device)
+        assert (found != on_cpu).mean() <= 1e-4

@@ -1,7 +1,10 @@
-"""From a device into memory: the maps of a batch on their way while the device computes the next, and how large a batch may be."""
+"""What deep encoders need of a GPU: maps on their way into memory while it computes the next, exact convolutions, the size of a batch."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from threading import Lock
 
 import torch
 from numpy.typing import NDArray
@@ -17,6 +20,32 @@ MOST_BYTES = 2**29
 
 FREE_SHARE = 0.7
 """Of the free memory of a GPU that a batch may take."""
+
+
+class _ExactConvolutions:
+    """See `exact_convolutions`: counts who is inside, since torch's setting is one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = Lock(), 0, True
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        settings = torch.backends.cudnn
+        with self._lock:
+            if self._inside == 0:
+                self._before, settings.allow_tf32 = settings.allow_tf32, False
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    settings.allow_tf32 = self._before
+
+
+exact_convolutions = _ExactConvolutions()
+"""Context in which GPUs convolve float32 in float32: torch's default, TF32, has 10 bits of 23, and another answer than the CPU."""
 
 
 class Coming:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from forestbridge.devices import network_device
-from forestbridge.encoders.coming import Coming, fitting_batch
+from forestbridge.encoders.coming import Coming, exact_convolutions, fitting_batch
 from forestbridge.encoders.deep_module import build_module, convert_checkpoint
 from forestbridge.encoders.networks import Network, Preprocessing, network_of
 from forestbridge.encoders.patchwise import seen_tile
@@ -275,7 +275,8 @@ class DeepEncoder:
         if self.batch is None:
             torch.cuda.reset_peak_memory_stats(self.device)
         pixels = self._staged(tiles).to(self.device, non_blocking=self.device.type == "cuda")
-        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+        low = self._dtype != torch.float32
+        with exact_convolutions(), torch.autocast(self.device.type, self._dtype, enabled=low):
             maps = self._call(pixels)  # one (N, F, t, t) per map
         cores = [[m[n][self._cells(k, c)] for k, m in enumerate(maps)] for n, (_, c) in enumerate(tiles)]
         coming = Coming(cores, dtype)

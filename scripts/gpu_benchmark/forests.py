@@ -1,11 +1,10 @@
-"""How long the filter bank and a forest take on a device, and a whole prediction beside the CPU's: a table for people with a GPU.
-
-    python scripts/time_device.py --device cuda
+"""How long the filter bank and a forest take on a GPU, and a whole prediction beside the CPU's: `python forests.py` prints JSON.
 
 All images are synthetic, forests are trained on them, and a time is the median of several after a first one that compiles.
 """
 
-import argparse
+import json
+import sys
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter
@@ -18,7 +17,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 import forestbridge as fb
 from forestbridge import engine
-from forestbridge.devices import find_gpu, triton_runs_on
+from forestbridge.devices import triton_runs_on
 from forestbridge.encoders import torch_filters
 from forestbridge.encoders.filters import open_filter_bank
 from forestbridge.engine import torch_forest
@@ -61,9 +60,14 @@ def cells_and_forest(side: int, n_classes: int) -> tuple[NDArray[np.float16], fb
     return cells, fb.forest_from_sklearn(trees)
 
 
-def print_row(name: str, time: float) -> None:
-    """Print a row of the table."""
-    print(f"| {name} | {time:.2f} |", flush=True)
+ROWS: list[tuple[str, float]] = []
+"""What was measured, and ms per 2²⁰ pixels."""
+
+
+def add_row(name: str, time: float) -> None:
+    """Keep a figure."""
+    print(f"{name}: {time:.2f}", file=sys.stderr, flush=True)
+    ROWS.append((name, time))
 
 
 def time_forest(
@@ -74,32 +78,25 @@ def time_forest(
     runs = triton_runs_on(device)
     for route in (False, True) if runs else (False,):
         torch_forest.triton_runs_on = lambda device, route=route: route
-        print_row(f"{name}, {'Triton' if route else 'gathers'}", milliseconds(lambda: run(module), device, pixels))
+        add_row(f"{name}, {'Triton' if route else 'gathers'}", milliseconds(lambda: run(module), device, pixels))
     torch_forest.triton_runs_on = triton_runs_on
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:1; cpu is torch's, to try the script")
-    parser.add_argument("--side", type=int, default=1024, help="pixels along an image's side")
-    asked = parser.parse_args()
-    device = find_gpu(asked.device) or torch.device("cpu")
-    side, cpu = asked.side, torch.device("cpu")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "torch on the CPU"
-    print(f"{name}, torch {torch.__version__}, Triton: {triton_runs_on(device)}, {side} × {side} pixels\n")
-    print("| what | ms per 2²⁰ pixels |\n|---|---|")
+SIDE = 1024
+"""Pixels along an image's side."""
 
+
+def main() -> None:
+    """Print the rows, and how much of the GPU's memory a prediction took."""
+    side, cpu, device = SIDE, torch.device("cpu"), torch.device("cuda", 0)
     bank, whole = open_filter_bank(), (slice(0, side),) * 2
     picture = fb.phantom((side, side), classes=2, seed=1)
     image = picture.image.reshape(1, side, side).astype(np.float32)
     tile = torch.from_numpy(image).to(device)
-    print_row(
-        "filter bank, 49 features", milliseconds(lambda: torch_filters.encode(bank, tile, whole), device, side**2)
-    )
+    add_row("filter bank, 49 features", milliseconds(lambda: torch_filters.encode(bank, tile, whole), device, side**2))
     volume = torch.from_numpy(np.ascontiguousarray(np.resize(image, (1, 16, side // 4, side // 4)))).to(device)
     bank_3d, box = open_filter_bank(compute_in_2d=False), tuple(slice(0, n) for n in volume.shape[1:])
-    print_row(
+    add_row(
         "filter bank in 3D, 61 features",
         milliseconds(lambda: torch_filters.encode(bank_3d, volume, box), device, volume.numel()),
     )
@@ -107,27 +104,28 @@ def main() -> None:
     forest = fb.train([(picture.image, picture.scribbles)], encoder=bank, n_trees=100, engine="sklearn")
     features = torch_filters.encode(bank, tile, whole)
     host = features.cpu().numpy()
-    print_row("forest on 49 features, CPU", milliseconds(lambda: engine.predict(forest, host), cpu, side**2))
+    add_row("forest on 49 features, CPU", milliseconds(lambda: engine.predict(forest, host), cpu, side**2))
     time_forest("forest on 49 features", forest, lambda module: module(features), device, side**2)
     for n_classes in (2, 4):
         cells, deep = cells_and_forest(side, n_classes)
         maps, title = [torch.from_numpy(cells).to(device)], f"forest on a map of 256 features, {n_classes} classes"
-        print_row(
+        add_row(
             f"{title}, CPU",
             milliseconds(lambda: engine.predict(deep, [cells], shape=(side, side)), cpu, side**2),  # noqa: B023
         )
         time_forest(title, deep, lambda module: module.predict_maps(maps, (side, side)), device, side**2)  # noqa: B023
 
     large = np.tile(picture.image.reshape(side, side), (4, 4))
-    print_row("image to probabilities, CPU", milliseconds(lambda: fb.predict(large, forest), cpu, large.size))
-    if device.type == "cuda":
-        print_row(
-            "image to probabilities, GPU",
-            milliseconds(lambda: fb.predict(large, forest, device=asked.device), device, large.size),
-        )
-        print(f"\nGPU memory at most: {torch.cuda.max_memory_allocated(device) / 2**20:.0f} MiB")
-        different = (fb.predict(large, forest) != fb.predict(large, forest, device=asked.device)).any(axis=0)
-        print(f"pixels that differ from the CPU: {int(different.sum())} of {different.size}")
+    add_row("image to probabilities, CPU", milliseconds(lambda: fb.predict(large, forest), cpu, large.size))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    add_row(
+        "image to probabilities, GPU",
+        milliseconds(lambda: fb.predict(large, forest, device="cuda"), device, large.size),
+    )
+    memory = torch.cuda.max_memory_allocated(device) / 2**20
+    different = (fb.predict(large, forest) != fb.predict(large, forest, device="cuda")).any(axis=0)
+    print(json.dumps({"rows": ROWS, "memory_mib": memory, "different": int(different.sum()), "pixels": different.size}))
 
 
 if __name__ == "__main__":
