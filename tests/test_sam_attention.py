@@ -24,8 +24,10 @@ class Largest(TorchFunctionMode):
 
 
 @pytest.mark.parametrize("shape", [(1, 24, 24, 96), (3, 8, 8, 96), (1, 5, 9, 96)])
-def test_it_is_that_of_timm(shape: tuple[int, int, int, int]) -> None:
-    attention = randomise(Attention(96, 6, qkv_bias=True, use_rel_pos=True, input_size=(shape[1], shape[2])))
+@pytest.mark.parametrize("trained", [None, (14, 11)])
+def test_it_is_that_of_timm(shape: tuple[int, int, int, int], trained: tuple[int, int] | None) -> None:
+    """On the grid that its positions are for, and on others."""
+    attention = randomise(Attention(96, 6, qkv_bias=True, use_rel_pos=True, input_size=trained or (shape[1], shape[2])))
     ours = sam.FoldedPositions(attention)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in attention.state_dict().items()}
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))

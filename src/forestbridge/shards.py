@@ -19,7 +19,7 @@ from forestbridge.image import Image
 from forestbridge.stores.grid import MapGrid, Shard, StoreGrid
 from forestbridge.threads import ahead, as_ready, in_order
 
-READERS = 2
+READERS = 4
 """Threads that read tiles ahead of an encoder which takes several at once."""
 
 BATCHES = 2
@@ -77,9 +77,9 @@ def _compute_batches(
         encoded = encoder.encode_batch([tile for _, _, tile in batch])
         return batch, encoded, (time.perf_counter() - start) / len(batch)
 
-    at_once = 1 if encoder.batch == 1 else BATCHES
+    readers, at_once = (1, 1) if encoder.batch == 1 else (READERS, BATCHES)
     with (
-        closing(in_order(read, todo, max(jobs, READERS))) as tiles,
+        closing(in_order(read, todo, max(jobs, readers))) as tiles,
         closing(in_order(encode, batches(tiles, encoder), at_once)) as results,
     ):
         for batch, encoded, seconds in results:

@@ -175,7 +175,7 @@ def reflected(positions: NDArray[np.intp], size: int) -> NDArray[np.intp]:
 def whole_tile(
     tile: NDArray[np.float32], core: tuple[slice, ...], sides: Sequence[int], halo: Sequence[int]
 ) -> NDArray[np.float32]:
-    """Return a tile that was clipped at the image's borders in its full size, continued there by reflection.
+    """Return a tile that was clipped at the image's borders in its full size, continued there by reflection; a view where it was not.
 
     Parameters
     ----------
@@ -184,8 +184,10 @@ def whole_tile(
     sides, halo
         Full size with the halo, and the halo, per axis.
     """
-    rows, columns = (
-        reflected(np.arange(side) - margin + place.start, size)
-        for side, margin, place, size in zip(sides, halo, core, tile.shape[1:], strict=True)
-    )
-    return tile[:, rows[:, None], columns]
+    for axis, (side, margin, place) in enumerate(zip(sides, halo, core, strict=True), start=1):
+        start, size = place.start - margin, tile.shape[axis]
+        if 0 <= start <= size - side:
+            tile = tile[(slice(None),) * axis + (slice(start, start + side),)]
+        else:
+            tile = tile.take(reflected(np.arange(start, start + side), size), axis)
+    return tile

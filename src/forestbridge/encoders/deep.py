@@ -260,21 +260,22 @@ class DeepEncoder:
         found: list[tuple[NDArray, ...]] = []
         with torch.inference_mode():
             while len(found) < len(tiles):
+                part = tiles[len(found) : len(found) + (self.batch or 1)]
+                pixels = self._staged(part)
                 with self._lock:
-                    part = tiles[len(found) : len(found) + (self.batch or 1)]
                     try:
-                        coming = self._start(part, dtype)
+                        coming = self._start(part, pixels, dtype)
                     except torch.OutOfMemoryError as error:
                         self._shrink(len(part), error)
                         continue
                 found += coming.arrays()
         return found
 
-    def _start(self, tiles: Batch, dtype: torch.dtype) -> Coming:
+    def _start(self, tiles: Batch, staged: Tensor, dtype: torch.dtype) -> Coming:
         """Send as many tiles as go into the network together on their way; on the CPU they are done."""
         if self.batch is None:
             torch.cuda.reset_peak_memory_stats(self.device)
-        pixels = self._staged(tiles).to(self.device, non_blocking=self.device.type == "cuda")
+        pixels = staged.to(self.device, non_blocking=self.device.type == "cuda")
         low = self._dtype != torch.float32
         with exact_convolutions(), torch.autocast(self.device.type, self._dtype, enabled=low):
             maps = self._call(pixels)  # one (N, F, t, t) per map
@@ -334,5 +335,5 @@ class DeepEncoder:
                 f"expected enough memory on {self.device} for one tile of {self.spec.name}, found: {error}; end other programs "
                 "that use it, use a smaller tile or encoder, or device='cpu'"
             ) from error
-        self.batch = tiles // 2
+        self.batch = min(self.batch or tiles, tiles // 2)  # another thread may have found that, too
         _log.warning("%s: %d tiles at once do not fit into memory, going on with %d", self.spec.name, tiles, self.batch)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 
 from forestbridge.encoders.layers import attention
 
@@ -67,16 +67,14 @@ class FoldedPositions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, y, x, width) from (N, y, x, width)."""
-        from timm.models.vision_transformer_sam import get_rel_pos
-
         n, height, width, _ = x.shape
         q, k, v = (
             self.qkv(x).view(n, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         )  # (N, heads, cells, f)
         features = q.shape[-1]
         cells = q.unflatten(2, (height, width))
-        down = torch.einsum("nmyxf,ykf->nmyxk", cells, get_rel_pos(height, height, self.rel_pos_h))
-        along = torch.einsum("nmyxf,xkf->nmyxk", cells, get_rel_pos(width, width, self.rel_pos_w))
+        down = torch.einsum("nmyxf,ykf->nmyxk", cells, _by_distance(self.rel_pos_h, height))
+        along = torch.einsum("nmyxf,xkf->nmyxk", cells, _by_distance(self.rel_pos_w, width))
         rows = torch.eye(height, dtype=k.dtype, device=k.device).repeat_interleave(width, dim=0)  # (cells, y)
         columns = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)  # (cells, x)
         places = torch.cat([rows, columns], dim=1).expand(*k.shape[:2], -1, -1)
@@ -87,6 +85,17 @@ class FoldedPositions(nn.Module):
             scale=1.0,
         )[..., :features]
         return self.proj(found.transpose(1, 2).reshape(n, height, width, -1))
+
+
+def _by_distance(positions: Tensor, size: int) -> Tensor:
+    """Return (size, size, f) from (n, f): the row for how far the first cell lies behind the second.
+
+    Tables of another grid are interpolated, as SAM does. Indices are made where the table is: a GPU would wait for those of the CPU.
+    """
+    if len(positions) != 2 * size - 1:
+        positions = interpolate(positions.T[None], 2 * size - 1, mode="linear")[0].T
+    places = torch.arange(size, device=positions.device)
+    return positions[places[:, None] - places + size - 1]
 
 
 class SamEncoder(nn.Module):

@@ -5,7 +5,7 @@ codec ``sharding_indexed`` says. All chunks and the index carry checksums, which
 https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import BinaryIO
 
@@ -24,8 +24,8 @@ ABSENT = 2**64 - 1
 """Offset and length of a chunk that was not written."""
 
 
-def shard_content(values: NDArray, m: MapGrid, *, compress: bool) -> list[NDArray[np.uint8]]:
-    """Return the content of a shard's file, in parts that follow each other.
+def shard_content(values: NDArray, m: MapGrid, *, compress: bool) -> Iterator[NDArray[np.uint8]]:
+    """Yield the content of a shard's file, in parts that follow each other; a part is overwritten when the next is asked for.
 
     Parameters
     ----------
@@ -46,30 +46,38 @@ def shard_content(values: NDArray, m: MapGrid, *, compress: bool) -> list[NDArra
     chunks = split.transpose(
         *range(0, split.ndim, 2), *range(1, split.ndim, 2)
     )  # (chunks along each axis, cells along each axis)
-    content, lengths = (_compressed if compress else _with_checksums)(chunks, prod(used), dtype)
+    rows = (chunks[row] for row in np.ndindex(used[:-1]))  # small enough for the processor's cache
+    lengths = []
+    for content, found in _compressed(rows, dtype) if compress else _with_checksums(rows, dtype):
+        lengths += found
+        yield content
     index = np.full((*(s // c for s, c in zip(m.shards, m.chunks, strict=True)), 2), ABSENT, "<u8")
     ends = np.cumsum(lengths)
     index[tuple(slice(0, n) for n in used)] = np.stack([ends - lengths, lengths], axis=1).reshape(*used, 2)
     ending = index.reshape(-1).view(np.uint8)
-    return [content, ending, _checksum(ending)]
+    yield ending
+    yield _checksum(ending)
 
 
-def _with_checksums(chunks: NDArray, number: int, dtype: np.dtype) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-    """Return chunks one after the other, each followed by its crc32c, and their lengths."""
-    n_bytes = chunks.size // number * dtype.itemsize
-    content = np.empty((number, n_bytes + CRC_BYTES), np.uint8)
-    body = content[:, :n_bytes]
-    body.view(dtype).reshape(chunks.shape)[...] = chunks
-    for row in content:
-        row[n_bytes:] = _checksum(row[:n_bytes])
-    return content.reshape(-1), np.full(number, n_bytes + CRC_BYTES)
+def _with_checksums(rows: Iterable[NDArray], dtype: np.dtype) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
+    """Yield rows of chunks, each chunk followed by its crc32c, and the lengths of the chunks; all in the same memory."""
+    content = np.empty((0, 0), np.uint8)
+    for row in rows:
+        n_bytes = row[0].size * dtype.itemsize
+        if not content.size:
+            content = np.empty((len(row), n_bytes + CRC_BYTES), np.uint8)
+        content[:, :n_bytes].view(dtype).reshape(row.shape)[...] = row
+        for chunk in content:
+            chunk[n_bytes:] = _checksum(chunk[:n_bytes])
+        yield content.reshape(-1), [n_bytes + CRC_BYTES] * len(row)
 
 
-def _compressed(chunks: NDArray, number: int, dtype: np.dtype) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
-    """Return chunks one after the other as zstd with its checksum, and their lengths."""
+def _compressed(rows: Iterable[NDArray], dtype: np.dtype) -> Iterator[tuple[NDArray[np.uint8], list[int]]]:
+    """Yield rows of chunks as zstd with its checksum, and the lengths of the chunks."""
     codec = Zstd(ZSTD_LEVEL, checksum=True)
-    packed = [codec.encode(row) for row in np.ascontiguousarray(chunks, dtype).reshape(number, -1)]
-    return np.frombuffer(b"".join(packed), np.uint8), np.array([len(p) for p in packed])
+    for row in rows:
+        packed = [codec.encode(np.ascontiguousarray(chunk, dtype)) for chunk in row]
+        yield np.frombuffer(b"".join(packed), np.uint8), [len(p) for p in packed]
 
 
 def _checksum(data: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,19 @@ def write_shard(store: OmeZarrStore, shard: Shard, maps: Sequence[NDArray]) -> d
         path = store.path / m.shard_file(shard.index)
         _make_folder(path.parent)
         values = values.reshape([n.stop - n.start for n in m.region(shard)])
-        with path.open("wb") as file:
-            file.writelines(part.data for part in shard_content(values, m, compress=store.compress))
-            file.flush()
+        with path.open("wb", buffering=0) as file:
+            for part in shard_content(values, m, compress=store.compress):
+                _write_all(file, part.data)
             os.fsync(file.fileno())
             files[m.spec.name] = file.tell()
         sync_folder(path.parent)
     return files
+
+
+def _write_all(file: FileIO, data: memoryview) -> None:
+    """Write to an unbuffered file, which may take a part only, on a full disk or beyond 2 GiB."""
+    while data:
+        data = data[file.write(data) :]
 
 
 def _make_folder(path: Path) -> None:
