@@ -91,6 +91,9 @@ def test_cyto3_on_a_cell(tmp_path: Path) -> None:
     for name, found in exported(encoder, forest, tmp_path, raw).items():
         print(f"{name}: largest difference {found.max_abs:.1e}, {found.label_flips} of {found.pixels} labels")
         assert found.label_flips <= 1e-4 * found.pixels  # measured: 0
+    (loop,) = [node for node in onnx.load(tmp_path / "f.onnx").graph.node if node.op_type == "Loop"]
+    strip = loop.attribute[0].g.output[1].type.tensor_type.shape.dim
+    assert [d.dim_value for d in strip] == [64, 192, forest.n_classes], "at most 16,384 pixels at a time"
 
 
 def test_cyto3_on_stained_tissue(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
-"""SAM's attention with its positions folded into its products: timm's numbers, timm's names, and no scores in memory."""
+"""SAM's attention with its positions folded in, SAM 2's head by head, its first stages in bands: timm's numbers, in less memory."""
 
 from typing import Any
 
 import pytest
 import torch
+from timm.models.hieradet_sam2 import MultiScaleAttention
 from timm.models.vision_transformer_sam import Attention
 from torch.overrides import TorchFunctionMode
 
 from deep_weights import randomise
-from forestbridge.encoders import sam
+from forestbridge.encoders import sam, sam2
 
 
 class Largest(TorchFunctionMode):
@@ -38,3 +39,56 @@ def test_it_is_that_of_timm(shape: tuple[int, int, int, int], trained: tuple[int
     assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
     cells, features = shape[1] * shape[2], 96 // 6 + shape[1] + shape[2]
     assert largest.numbers <= max(shape[0] * 6 * cells * features, 3 * x.numel())  # and none of heads × cells × cells
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8, 96), (3, 5, 9, 96)])
+def test_head_by_head_is_that_of_timm(shape: tuple[int, int, int, int]) -> None:
+    attention = randomise(MultiScaleAttention(96, 96, num_heads=6))
+    ours = sam2.HeadByHead(attention)
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in attention.state_dict().items()}
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = attention(x)
+        with Largest() as largest:
+            found = ours(x)
+    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
+    assert largest.numbers <= max(shape[0] * (shape[1] * shape[2]) ** 2, 3 * x.numel())
+
+
+@pytest.fixture(scope="module")
+def exportable() -> sam2.Sam2Encoder:
+    network = sam2.build_network("sam2_base", ["s4", "s8", "s16"], exportable=True)
+    randomise(network)
+    return network
+
+
+@pytest.mark.parametrize("band", [8, 16, 24])
+def test_bands_change_nothing(band: int, exportable: sam2.Sam2Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 rows do not divide the 32 of stride 4."""
+    picture = torch.randn((2, 3, 128, 64), generator=torch.Generator().manual_seed(0))
+    maps = []
+    for rows in (None, band):
+        monkeypatch.setattr(exportable, "band", rows)
+        with torch.inference_mode():
+            maps.append(exportable(picture))
+    for found, expected in zip(*reversed(maps), strict=True):
+        assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()  # measured: 0
+
+
+@pytest.mark.parametrize("name", sam2.MODELS)
+def test_bands_hold_whole_windows(name: str) -> None:
+    """Of the blocks up to the first one of the third stage, in rows of stride 4."""
+    network = sam2.build_network(name, ["trunk16"], exportable=True)
+    stride = 1
+    for n, block in enumerate(network.trunk.blocks[: network.trunk.stage_ends[1] + 2]):
+        assert block.is_windowed and network.band is not None
+        assert network.band % (stride * block.window_size[0]) == 0, n
+        stride *= 2 if block.q_stride else 1
+
+
+def test_the_largest_tensor_of_what_is_exported(exportable: sam2.Sam2Encoder) -> None:
+    """That of the queries, keys and values of a band where the second stage begins: 672 numbers a cell of stride 4."""
+    picture = torch.randn((1, 3, 512, 512), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode(), Largest() as largest:
+        exportable(picture)
+    assert largest.numbers == sam2.BAND * 128 * 3 * 224

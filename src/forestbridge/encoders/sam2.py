@@ -6,6 +6,7 @@ The pyramid's maps at strides 4 and 8 are 1 × 1 convolutions of one stage each;
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +19,9 @@ PREFIX = "image_encoder."
 
 STRIDES = (4, 8, 16, 32)
 """Of the stages."""
+
+BAND = 64
+"""Rows of cells of stride 4 at a time where attention is written out; a multiple of the windows of the first two stages."""
 
 
 def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -> "Sam2Encoder":
@@ -36,9 +40,14 @@ def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -
 
     with attention(exportable=exportable):
         trunk: Any = timm.create_model(MODELS[name], num_classes=0)
-        widths = [info["num_chs"] for info in trunk.feature_info]
-        del trunk.head
+    widths = [info["num_chs"] for info in trunk.feature_info]
+    del trunk.head
+    if not exportable:
         return Sam2Encoder(trunk, widths, tuple(maps))
+    for block in trunk.blocks:
+        if not block.is_windowed:
+            block.attn = HeadByHead(block.attn)
+    return Sam2Encoder(trunk, widths, tuple(maps), band=BAND)
 
 
 def encoder_part(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,25 +68,68 @@ def _module_name(official: str) -> str:
     return name
 
 
-class Sam2Encoder(nn.Module):
-    """The trunk's four stages, as far as they are wanted, and the pyramid."""
+class HeadByHead(nn.Module):
+    """timm's attention written out, head by head: between all cells its scores take memory by heads · cells², several times.
 
-    def __init__(self, trunk: nn.Module, widths: list[int], maps: tuple[str, ...]) -> None:
+    Of a tile of 1024 × 1024 pixels that is 67 MB a head. Parameters keep their names.
+    """
+
+    def __init__(self, attn: Any) -> None:
+        super().__init__()
+        self.num_heads: int = attn.num_heads
+        self.scale: float = attn.scale
+        self.qkv, self.proj = attn.qkv, attn.proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, y, x, width) from (N, y, x, width)."""
+        n, height, width, _ = x.shape
+        qkv = self.qkv(x).reshape(n, height * width, 3, self.num_heads, -1)
+        found = []
+        for head in range(self.num_heads):
+            q, k, v = qkv[:, :, :, head].unbind(2)  # (N, cells, features) each
+            scores = (q * self.scale) @ k.transpose(1, 2)  # (N, cells, cells)
+            found.append(scores.softmax(-1) @ v)
+        return self.proj(torch.cat(found, 2).reshape(n, height, width, -1))
+
+
+class Sam2Encoder(nn.Module):
+    """The trunk's four stages, as far as they are wanted, and the pyramid.
+
+    Parameters
+    ----------
+    trunk
+        timm's.
+    widths
+        Of its stages.
+    maps
+        The wanted ones.
+    band
+        Rows of cells of stride 4 that the first two stages take at a time, to save memory; None for all. No window of theirs lies
+        in two bands, so that the values are the same.
+    """
+
+    def __init__(self, trunk: nn.Module, widths: list[int], maps: tuple[str, ...], *, band: int | None = None) -> None:
         super().__init__()
         self.trunk: Any = trunk
         self.neck = nn.ModuleList(nn.Conv2d(width, 256, 1) for width in widths)
         self.maps = maps
+        self.band = band
         coarsest = max(32 if m == "s16" else int(m.removeprefix("trunk").removeprefix("s")) for m in maps)
         self.last_block = self.trunk.stage_ends[STRIDES.index(coarsest)]
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         """Return the wanted maps of (N, 3, y, x) standardised colours; y and x are multiples of 32."""
         x = self.trunk._pos_embed(self.trunk.patch_embed(picture))  # (N, y/4, x/4, width)
+        bands = [x] if self.band is None else list(x.split(self.band, 1))
+        whole_from = self.trunk.stage_ends[1] + 2  # the block before has the windows of the second stage
         found = {}
         for n in range(self.last_block + 1):
-            x = self.trunk.blocks[n](x)
+            if n == whole_from:
+                bands = [torch.cat(bands, 1)]
+            bands = [self.trunk.blocks[n](band) for band in bands]
             if n in self.trunk.stage_ends:
-                found[f"trunk{STRIDES[self.trunk.stage_ends.index(n)]}"] = x.permute(0, 3, 1, 2)
+                stage = torch.cat(bands, 1).permute(0, 3, 1, 2)
+                found[f"trunk{STRIDES[self.trunk.stage_ends.index(n)]}"] = stage
         for level, stride in enumerate(STRIDES[:3]):
             if f"s{stride}" in self.maps:
                 found[f"s{stride}"] = self.neck[level](found[f"trunk{stride}"])  # (N, 256, y/stride, x/stride)

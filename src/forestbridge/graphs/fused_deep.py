@@ -29,7 +29,7 @@ from forestbridge.graphs.forest import add_trees
 from forestbridge.graphs.strips import Lines, MapLines, used_maps
 from forestbridge.spec import require_same_spec
 
-STRIP = 65536
+STRIP = 16384
 """Pixels at a time, at most."""
 
 
