@@ -1,6 +1,8 @@
 """The graph of a bioimage.io package between planes and maps, whatever the order of its axes; packages that have none are refused."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +49,8 @@ class PackageGraph:
         self._places = [(n, _letters(info, info.outputs[n], needed="yx")) for n in maps]
         self._after = [read_steps(info, tensor, after=True) for tensor in self.maps]
         weights = info.weights_of("onnx")
-        assert weights is not None and weights.sha256 is not None
+        assert weights is not None and weights.sha256 is not None and info.onnx is not None
+        self._dtype = info.onnx.inputs[0].dtype
         self.sha256 = weights.sha256
         self._session: InferenceSession = onnx_session(
             read_member(info, weights.source), device=device, threads=threads, arena=False
@@ -63,7 +66,7 @@ class PackageGraph:
         return {
             "package": self.info.id or self.info.name,
             "axes": self._axes,
-            "dtype": self._input.dtype,
+            "dtype": self._dtype,
             "maps": [[tensor.id, axes] for tensor, (_, axes) in zip(self.maps, self._places, strict=True)],
             "postprocessing": self._after,
         }
@@ -75,7 +78,7 @@ class PackageGraph:
         if "c" not in self._axes:
             kept, letters = kept.squeeze(letters.index("c")), letters.replace("c", "")
         fed = np.ascontiguousarray(kept.transpose([letters.index(a) for a in self._axes]))
-        results = run_session(self._session, [cast(fed, self._input.dtype)])
+        results = run_session(self._session, [cast(fed, self._dtype)])
         return [
             apply_steps(steps, self._as_map(results[n], axes)).astype(np.float32, copy=False)
             for (n, axes), steps in zip(self._places, self._after, strict=True)
@@ -110,8 +113,19 @@ def inspect_encoder(path: str | Path, trust: str | None) -> PackageInfo:
             "are classes: run it with forestbridge predict --package"
         )
     if info.onnx is not None:
-        check_graph_against_rdf(info, info.onnx)
+        check_graph_against_rdf(_as_fed(info, [given.dtype for given in info.onnx.inputs]), info.onnx)
     return info
+
+
+def _as_fed(info: PackageInfo, dtypes: Sequence[str]) -> PackageInfo:
+    """Return a package whose inputs have the dtypes of the graph where its steps end in these; format 0.4 ends in float32."""
+    inputs = []
+    for tensor, entry, dtype in zip(info.inputs, info.rdf["inputs"], dtypes):
+        steps = [step.get("kwargs") for step in entry.get("preprocessing") or [] if step.get("id") == "ensure_dtype"]
+        last = {"dtype": "float32"} if info.format_version.startswith("0.4.") else steps[-1] if steps else None
+        fits = isinstance(last, dict) and last.get("dtype") == dtype
+        inputs.append(replace(tensor, dtype=dtype) if fits else tensor)
+    return replace(info, inputs=tuple(inputs)) if len(inputs) == len(info.inputs) else info
 
 
 def refused(info: PackageInfo, found: str) -> PackageError:
