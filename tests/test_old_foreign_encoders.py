@@ -87,9 +87,9 @@ def compare(path: Path, encoder: Encoder, found: list[NDArray], picture: NDArray
     side = picture.shape[1]
     assert [m.stride for m in encoder.spec.maps] == [1, 2]
     assert [m.offset for m in encoder.spec.maps] == [0, 0.5]
-    assert encoder.spec.tile == (side - 4, side - 4) and encoder.spec.halo == (2, 2)
+    assert encoder.spec.tile == (side - 8, side - 8) and encoder.spec.halo == (4, 4)
     for m, values, expected in zip(encoder.spec.maps, found, in_core(path, picture), strict=True):
-        first, last = round(2 / m.stride), round((side - 2) / m.stride)
+        first, last = round(4 / m.stride), round((side - 4) / m.stride)
         expected = expected[:, first:last, first:last]
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -128,7 +128,7 @@ def test_halo_of_a_fixed_size(tmp_path: Path) -> None:
 
 def test_tile_follows_from_least_and_step(tmp_path: Path) -> None:
     path = old_package(tmp_path / "old.zip", network(), channels=2, least=40, step=24)
-    assert fb.open_encoder(path).spec.tile == (492, 492)
+    assert fb.open_encoder(path).spec.tile == (488, 488)
     with pytest.raises(ValueError, match=r"a tile of 40 \+ n · 24 pixels along y that is a multiple of 2, found 96;"):
         fb.open_encoder(path, tile=96)
 

@@ -57,7 +57,8 @@ def test_geometry_is_that_of_the_layers(tmp_path: Path, name: str, size: int | N
     whole = [sum(chains[: n + 1], ()) for n in range(len(chains))]
     assert [(m.stride, m.offset) for m in spec.maps] == [sampling(chain) for chain in whole]
     coarsest = max(int(sampling(chain)[0]) for chain in whole)
-    wanted = max(reach(chain) for chain in whole)
+    # between a core's last cell and the halo's first lie pixels: both must see all that they would see elsewhere
+    wanted = max(reach(c) + (0 if sampling(c) == (1, 0) else int(sampling(c)[0])) for c in whole)
     halo = -(-wanted // coarsest) * coarsest
     assert spec.halo == (halo, halo)
     assert spec.tile is not None

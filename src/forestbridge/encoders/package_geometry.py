@@ -171,6 +171,8 @@ def plan_halo(sides: Sequence[int], step: int, reach: int | None) -> tuple[int, 
     ----------
     step
         Pixels of which it is a multiple.
+    reach
+        Pixels beyond the core that must be seen; None for all of a tile.
     """
     found = []
     for side in sides:
