@@ -34,20 +34,21 @@ class Maps(nn.Module):
         return tuple(found)
 
 
-def onnx_of(network: nn.Module, *, channels: int = 1, size: int | None = None) -> bytes:
+def onnx_of(network: nn.Module, *, channels: int = 1, size: int | None = None, opset: int = 17) -> bytes:
     """Return a network as ONNX, of one size or of any."""
     example = torch.zeros(1, channels, size or 64, size or 64)
     names = [f"map{n}" for n in range(len(network(example)))]
     dynamic = {name: {0: "b", 2: f"y{n}", 3: f"x{n}"} for n, name in enumerate(["raw", *names])}
-    return exported(network, example, input_names=["raw"], output_names=names, dynamic_axes=None if size else dynamic)
+    axes = None if size else dynamic
+    return exported(network, example, opset=opset, input_names=["raw"], output_names=names, dynamic_axes=axes)
 
 
-def exported(network: nn.Module, example: Tensor, **options: Any) -> bytes:
+def exported(network: nn.Module, example: Tensor, opset: int = 17, **options: Any) -> bytes:
     """Return a network as ONNX by torch's exporter that needs no further library."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(network, (example,), buffer, opset_version=17, dynamo=False, **options)
+        torch.onnx.export(network, (example,), buffer, opset_version=opset, dynamo=False, **options)
     return buffer.getvalue()
 
 
@@ -60,9 +61,10 @@ def foreign_package(
     least: int = 16,
     step: int = 16,
     steps: Sequence[dict[str, Any]] = (),
+    graph: bytes | None = None,
     change: Change | None = None,
 ) -> Path:
-    """Write a package whose outputs are the maps of a network."""
+    """Write a package whose outputs are the maps of a network; `graph` is another ONNX file of it."""
     side = size or 64
     with torch.no_grad():
         values = [m.numpy() for m in network(torch.zeros(1, channels, side, side))]
@@ -80,7 +82,7 @@ def foreign_package(
             change(rdf)
 
     raw = npy(np.zeros((1, channels, side, side), np.float32))
-    files = {"weights.onnx": onnx_of(network, channels=channels, size=size), "test_raw.npy": raw, **tests}
+    files = {"weights.onnx": graph or onnx_of(network, channels=channels, size=size), "test_raw.npy": raw, **tests}
     return build(path, describe, files={**files, "test_probabilities.npy": None, "weights.pt": None})
 
 

@@ -30,14 +30,24 @@ _log = logging.getLogger(__name__)
 
 
 class PackageGraph:
-    """The ONNX session of a package, between planes of (C, y, x) and maps of (F, y, x), whatever the order of its axes."""
+    """The ONNX session of a package, between planes of (C, y, x) and maps of (F, y, x), whatever the order of its axes.
+
+    Attributes
+    ----------
+    info, sha256
+        Of the package, and of its ONNX weights.
+    axes, channels, dtype
+        Of its input: axes as letters of b, c, y, x; what the graph is fed.
+    maps, places, after
+        Its outputs that are maps; number among the graph's outputs and axes of each; the steps after the model of each.
+    """
 
     def __init__(self, info: PackageInfo, *, device: str = "cpu", threads: int | None = None) -> None:
         self.info = info
         if len(info.inputs) != 1:
             raise refused(info, f"{len(info.inputs)} inputs")
         [self._input] = info.inputs
-        self._axes = _letters(info, self._input, needed="yx")
+        self.axes = _letters(info, self._input, needed="yx")
         sizes = [a for a in self._input.axes if a.type == "channel"]
         self.channels = (sizes[0].size or len(sizes[0].channel_names) or 1) if sizes else 1
         maps = [n for n, tensor in enumerate(info.outputs) if {"y", "x"} <= {axis.id for axis in tensor.axes}]
@@ -46,11 +56,11 @@ class PackageGraph:
         if left := [info.outputs[n].id for n in range(len(info.outputs)) if n not in maps]:
             _log.warning("%s: the outputs %s are no maps and are left out", info.path, ", ".join(left))
         self.maps = [info.outputs[n] for n in maps]
-        self._places = [(n, _letters(info, info.outputs[n], needed="yx")) for n in maps]
-        self._after = [read_steps(info, tensor, after=True) for tensor in self.maps]
+        self.places = [(n, _letters(info, info.outputs[n], needed="yx")) for n in maps]
+        self.after = [read_steps(info, tensor, after=True) for tensor in self.maps]
         weights = info.weights_of("onnx")
         assert weights is not None and weights.sha256 is not None and info.onnx is not None
-        self._dtype = info.onnx.inputs[0].dtype
+        self.dtype = info.onnx.inputs[0].dtype
         self.sha256 = weights.sha256
         self._session: InferenceSession = onnx_session(
             read_member(info, weights.source), device=device, threads=threads, arena=False
@@ -65,23 +75,23 @@ class PackageGraph:
         """Return what, besides the weights, decides the values: axes, dtype and steps; and the package's name."""
         return {
             "package": self.info.id or self.info.name,
-            "axes": self._axes,
-            "dtype": self._dtype,
-            "maps": [[tensor.id, axes] for tensor, (_, axes) in zip(self.maps, self._places, strict=True)],
-            "postprocessing": self._after,
+            "axes": self.axes,
+            "dtype": self.dtype,
+            "maps": [[tensor.id, axes] for tensor, (_, axes) in zip(self.maps, self.places, strict=True)],
+            "postprocessing": self.after,
         }
 
     def __call__(self, pixels: NDArray) -> list[NDArray]:
         """Return one (F, y, x) float32 array per map of a (C, y, x) input after its steps."""
-        kept = {"b": pixels[None], "c": pixels}["b" if "b" in self._axes else "c"]  # (1, C, y, x) or (C, y, x)
-        letters = "bcyx" if "b" in self._axes else "cyx"
-        if "c" not in self._axes:
+        kept = {"b": pixels[None], "c": pixels}["b" if "b" in self.axes else "c"]  # (1, C, y, x) or (C, y, x)
+        letters = "bcyx" if "b" in self.axes else "cyx"
+        if "c" not in self.axes:
             kept, letters = kept.squeeze(letters.index("c")), letters.replace("c", "")
-        fed = np.ascontiguousarray(kept.transpose([letters.index(a) for a in self._axes]))
-        results = run_session(self._session, [cast(fed, self._dtype)])
+        fed = np.ascontiguousarray(kept.transpose([letters.index(a) for a in self.axes]))
+        results = run_session(self._session, [cast(fed, self.dtype)])
         return [
             apply_steps(steps, self._as_map(results[n], axes)).astype(np.float32, copy=False)
-            for (n, axes), steps in zip(self._places, self._after, strict=True)
+            for (n, axes), steps in zip(self.places, self.after, strict=True)
         ]
 
     def _as_map(self, values: NDArray, axes: str) -> NDArray[np.float32]:

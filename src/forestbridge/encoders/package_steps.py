@@ -21,6 +21,9 @@ Step = dict[str, Any]
 STEPS = ("binarize", "clip", "ensure_dtype", "fixed_zero_mean_unit_variance", "scale_linear", "sigmoid")
 """That work on single pixels."""
 
+LARGEST_WHOLE = 2.0**62
+"""At which whole numbers of 64 bits are cut: what float32 and float64 hold exactly."""
+
 MEASURED = ("scale_range", "zero_mean_unit_variance")
 """Whose statistics are measured."""
 
@@ -203,7 +206,7 @@ def cast(pixels: NDArray, dtype: str) -> NDArray:
     kind = np.dtype(dtype)
     if kind.kind in "iu" and pixels.dtype != kind:
         ends = np.iinfo(kind)
-        pixels = np.clip(pixels, max(ends.min, -(2.0**62)), min(ends.max, 2.0**62))
+        pixels = np.clip(pixels, max(ends.min, -LARGEST_WHOLE), min(ends.max, LARGEST_WHOLE))
     return pixels.astype(kind)
 
 
