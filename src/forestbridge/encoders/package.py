@@ -161,7 +161,7 @@ class PackageEncoder:
         Raises
         ------
         PackageError
-            If the graph gives other maps than the spec says.
+            As `whole_maps`.
         """
         found = []
         maps = self.whole_maps(whole_tile(tile, core, self._sides, self.spec.halo))
@@ -178,7 +178,7 @@ class PackageEncoder:
         Raises
         ------
         PackageError
-            If the graph gives other maps than the spec says.
+            If the graph gives other maps than the spec says, or values that are not finite.
         """
         maps = tuple(self.graph(apply_steps(self.steps, tile)))
         for m, values in zip(self.spec.maps, maps, strict=True):
@@ -187,6 +187,11 @@ class PackageEncoder:
                 raise PackageError(
                     f"{self.graph.info.path}: expected the map {m.name} of shape {expected}, found {values.shape}; the graph does not do "
                     "what its spec says: write the package again"
+                )
+            if bad := int(np.count_nonzero(~np.isfinite(values))):
+                raise PackageError(
+                    f"{self.graph.info.path}: expected finite features, found {bad} values of the map {m.name} that are NaN or infinite; "
+                    "check the image, or use another model"
                 )
         return maps
 

@@ -113,7 +113,7 @@ def inspect_encoder(path: str | Path, trust: str | None) -> PackageInfo:
     require_trust(info, trust, weights="onnx")
     weights = info.weights_of("onnx")
     if weights is None or weights.sha256 is None:
-        found = ", ".join(w.format for w in info.weights)
+        found = ", ".join(w.format if w.bytes is not None else f"{w.format} at {w.source}" for w in info.weights)
         raise PackageError(
             f"{info.path}: expected ONNX weights in the zip, found {found or 'none'}; export the model as ONNX (--formats onnx)"
         )
