@@ -57,7 +57,7 @@ def test_steps_are_in_the_graph(tmp_path: Path, name: str) -> None:
     path = foreign_package(tmp_path / "a.zip", network(2), channels=2, size=64, steps=STEPS[name])
     encoder = encoder_of(path, images=[PICTURE])
     raw = PICTURE[:, :, :64].astype(np.float32)
-    deviation = export_encoder_onnx(encoder, tmp_path / "a.onnx", image=raw)  # pyright: ignore[reportArgumentType]
+    deviation = export_encoder_onnx(encoder, tmp_path / "a.onnx", image=raw)
     assert deviation.max_abs <= 1e-6  # measured: 3e-7
 
 
@@ -67,10 +67,19 @@ def test_other_opsets_become_ours(tmp_path: Path, opset: int) -> None:
         [nn.Conv2d(1, 4, 3, 1, 1), nn.Softmax(dim=1), nn.AvgPool2d(2)], [nn.Upsample(scale_factor=2), nn.Hardtanh()]
     )
     path = foreign_package(tmp_path / "a.zip", net, graph=onnx_of(net, opset=opset))
-    deviation = export_encoder_onnx(encoder_of(path, tile=64), tmp_path / "a.onnx")  # pyright: ignore[reportArgumentType]
+    deviation = export_encoder_onnx(encoder_of(path, tile=64), tmp_path / "a.onnx")
     assert deviation.max_abs <= 1e-6
     model = onnx.load(tmp_path / "a.onnx")
     assert (model.ir_version, [(o.domain, o.version) for o in model.opset_import]) == (8, [("", 17)])
+
+
+def test_weights_that_older_exporters_list_as_inputs(tmp_path: Path) -> None:
+    net, given = Maps([nn.Conv2d(1, 3, 3, 1, 1)]), torch.zeros(1, 1, 64, 64)
+    names = {"input_names": ["raw"], "output_names": ["map0"], "keep_initializers_as_inputs": True}
+    graph = exported(net, given, opset=11, **names)
+    assert len(onnx.load_model_from_string(graph).graph.input) == 3
+    encoder = encoder_of(foreign_package(tmp_path / "a.zip", net, size=64, graph=graph))
+    assert export_encoder_onnx(encoder, tmp_path / "a.onnx").max_abs <= 1e-6
 
 
 class Turned(nn.Module):
@@ -97,7 +106,7 @@ def test_axes_are_turned_in_the_graph(tmp_path: Path) -> None:
     rdf["weights"]["onnx"].pop("sha256")
     files |= {"weights.onnx": exported(turned, torch.zeros(64, 64)), "rdf.yaml": to_yaml(rdf)}
     encoder = encoder_of(write_zip(tmp_path / "turned.zip", files))
-    found = export_encoder_onnx(encoder, tmp_path / "a.onnx")  # pyright: ignore[reportArgumentType]
+    found = export_encoder_onnx(encoder, tmp_path / "a.onnx")
     assert found.max_abs <= 1e-6
 
 
@@ -277,7 +286,7 @@ def test_graphs_that_cannot_travel(tmp_path: Path, name: str) -> None:
     path = foreign_package(tmp_path / "a.zip", Maps([nn.Conv2d(1, 1, 3, 1, 1)]), size=64, graph=make())
     encoder = encoder_of(path)
     with pytest.raises(PackageError, match=rf"a.zip: weights.onnx: .*{message}"):
-        export_encoder_onnx(encoder, tmp_path / "a.onnx")  # pyright: ignore[reportArgumentType]
+        export_encoder_onnx(encoder, tmp_path / "a.onnx")
 
 
 def test_functions_are_written_out(tmp_path: Path) -> None:
@@ -295,5 +304,5 @@ def test_functions_are_written_out(tmp_path: Path) -> None:
     )
     net = Maps([nn.Conv2d(1, 1, 1)])
     path = foreign_package(tmp_path / "a.zip", net, size=64, graph=model.SerializeToString())
-    found = export_encoder_onnx(encoder_of(path), tmp_path / "a.onnx")  # pyright: ignore[reportArgumentType]
+    found = export_encoder_onnx(encoder_of(path), tmp_path / "a.onnx")
     assert found.max_abs == 0

@@ -67,7 +67,7 @@ def cell_counts(spec: EncoderSpec) -> list[tuple[int, ...]]:
 
 
 def export_encoder_onnx(
-    encoder: NetworkEncoder, path: str | Path, *, image: NDArray[np.float32] | None = None
+    encoder: GraphEncoder, path: str | Path, *, image: NDArray[np.float32] | None = None
 ) -> Deviation:
     """Write an encoder; input ``raw`` (1, C, T, T), one output (1, F, t, t) per map, called after it.
 
@@ -104,7 +104,7 @@ def export_encoder_onnx(
     return measure_encoder(encoder, lambda raw: [np.asarray(a) for a in session.run(None, {"raw": raw})], image=image)
 
 
-def measure_encoder(encoder: NetworkEncoder, run: MapsRunner, *, image: NDArray[np.float32] | None) -> Deviation:
+def measure_encoder(encoder: GraphEncoder, run: MapsRunner, *, image: NDArray[np.float32] | None) -> Deviation:
     """Compare a graph with the network in torch, as a share of the largest value of each map."""
     raw = noise_tile(encoder.spec) if image is None else image
     expected = stored_maps(encoder, raw)
