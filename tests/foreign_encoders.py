@@ -1,5 +1,6 @@
 """Packages of other programs whose outputs are maps: small torch networks, exported to ONNX, described as bioimage.io does."""
 
+import hashlib
 import io
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deep_weights import randomise
-from packages import build, npy
+from packages import build, good_files, npy, to_yaml, write_zip
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -33,20 +34,21 @@ class Maps(nn.Module):
         return tuple(found)
 
 
-def onnx_of(network: nn.Module, *, channels: int = 1, size: int | None = None) -> bytes:
+def onnx_of(network: nn.Module, *, channels: int = 1, size: int | None = None, opset: int = 17) -> bytes:
     """Return a network as ONNX, of one size or of any."""
     example = torch.zeros(1, channels, size or 64, size or 64)
     names = [f"map{n}" for n in range(len(network(example)))]
     dynamic = {name: {0: "b", 2: f"y{n}", 3: f"x{n}"} for n, name in enumerate(["raw", *names])}
-    return exported(network, example, input_names=["raw"], output_names=names, dynamic_axes=None if size else dynamic)
+    axes = None if size else dynamic
+    return exported(network, example, opset=opset, input_names=["raw"], output_names=names, dynamic_axes=axes)
 
 
-def exported(network: nn.Module, example: Tensor, **options: Any) -> bytes:
+def exported(network: nn.Module, example: Tensor, opset: int = 17, **options: Any) -> bytes:
     """Return a network as ONNX by torch's exporter that needs no further library."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(network, (example,), buffer, opset_version=17, dynamo=False, **options)
+        torch.onnx.export(network, (example,), buffer, opset_version=opset, dynamo=False, **options)
     return buffer.getvalue()
 
 
@@ -59,9 +61,10 @@ def foreign_package(
     least: int = 16,
     step: int = 16,
     steps: Sequence[dict[str, Any]] = (),
+    graph: bytes | None = None,
     change: Change | None = None,
 ) -> Path:
-    """Write a package whose outputs are the maps of a network."""
+    """Write a package whose outputs are the maps of a network; `graph` is another ONNX file of it."""
     side = size or 64
     with torch.no_grad():
         values = [m.numpy() for m in network(torch.zeros(1, channels, side, side))]
@@ -79,7 +82,7 @@ def foreign_package(
             change(rdf)
 
     raw = npy(np.zeros((1, channels, side, side), np.float32))
-    files = {"weights.onnx": onnx_of(network, channels=channels, size=size), "test_raw.npy": raw, **tests}
+    files = {"weights.onnx": graph or onnx_of(network, channels=channels, size=size), "test_raw.npy": raw, **tests}
     return build(path, describe, files={**files, "test_probabilities.npy": None, "weights.pt": None})
 
 
@@ -98,3 +101,77 @@ def _output(n: int, values: np.ndarray, side: int, fixed: bool) -> dict[str, Any
         "data": {"type": "float32"},
         "test_tensor": {"source": f"test_map{n}.npy"},
     }
+
+
+def old_package(
+    path: Path,
+    network: nn.Module,
+    *,
+    channels: int = 1,
+    size: int | None = None,
+    least: int = 16,
+    step: int = 16,
+    steps: Sequence[dict[str, Any]] = (),
+    after: Sequence[dict[str, Any]] = (),
+    halo: int = 0,
+    dtype: str = "float32",
+    change: Change | None = None,
+) -> Path:
+    """Write the package of `foreign_package` in format 0.4: one list of sizes per tensor, sizes of outputs by scale and offset.
+
+    Parameters
+    ----------
+    after
+        Steps after the model, on the first map.
+    halo
+        Of each map, in pixels of the input; the sizes of the maps then follow from the input's.
+    """
+    side = size or 64
+    with torch.no_grad():
+        values = [m.numpy() for m in network(torch.zeros(1, channels, side, side))]
+    outputs = []
+    for n, m in enumerate(values):
+        ratios = [cells / side for cells in m.shape[2:]]
+        # the number of channels does not follow from the input's: scale 0, and twice the offset
+        implicit = {"reference_tensor": "raw", "scale": [1, 0, *ratios], "offset": [0, m.shape[1] / 2, 0, 0]}
+        output = {"name": f"map{n}", "axes": "bcyx", "data_type": "float32"}
+        output |= {"shape": list(m.shape) if size and not halo else implicit}
+        output |= {"halo": [0, 0, *(round(halo * ratio) for ratio in ratios)]}
+        outputs.append(output | ({"postprocessing": list(after)} if after and n == 0 else {}))
+    given = {"name": "raw", "axes": "bcyx", "data_type": dtype, "preprocessing": list(steps)}
+    either = {"min": [1, channels, least, least], "step": [0, 0, step, step]}
+    given["shape"] = [1, channels, side, side] if size else either
+    files = {
+        "README.md": b"# Maps\n\n## Validation\n\nNone.\n",
+        "cover.png": good_files()["cover.png"],
+        "test_raw.npy": npy(np.zeros((1, channels, side, side), dtype)),
+        **{f"test_map{n}.npy": npy(m) for n, m in enumerate(values)},
+        "weights.onnx": onnx_of(network, channels=channels, size=size),
+    }
+    rdf = {
+        "format_version": "0.4.10",
+        "type": "model",
+        "name": "Old maps",
+        "description": "Maps of a network.",
+        "authors": [{"name": "A. Author"}],
+        "cite": [{"text": "A. Author, 2021", "url": "https://example.org"}],
+        "license": "CC-BY-4.0",
+        "tags": ["2d"],
+        "timestamp": "2021-05-04T12:00:00",
+        "documentation": "README.md",
+        "covers": ["cover.png"],
+        "inputs": [given],
+        "outputs": outputs,
+        "test_inputs": ["test_raw.npy"],
+        "test_outputs": [f"test_map{n}.npy" for n in range(len(values))],
+        "weights": {
+            "onnx": {
+                "source": "weights.onnx",
+                "sha256": hashlib.sha256(files["weights.onnx"]).hexdigest(),
+                "opset_version": 17,
+            }
+        },
+    }
+    if change is not None:
+        change(rdf)
+    return write_zip(path, {"rdf.yaml": to_yaml(rdf), **files})

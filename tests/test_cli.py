@@ -235,9 +235,6 @@ SUFFIXES = [".tif", ".tiff", ".ome.tif", ".ome.tiff", ".ome.zarr", ".npy", ".nrr
 def test_predict_writes_every_format(suffix: str) -> None:
     ended = done("predict", "line/a.tif", "--forest", "line/a.forest", "-o", f"p{suffix}")
     assert ended.out == f"p{suffix}\n"
-    if suffix == ".nrrd":
-        assert Path("p.nrrd").stat().st_size > 4 * 2 * 96 * 112
-        return
     probabilities = fb.predict(CELLS.image, fb.load_forest("line/a.forest"))
     if suffix == ".png":
         found = fb.read_scribbles("p.png").at_plane()

@@ -57,7 +57,8 @@ def test_geometry_is_that_of_the_layers(tmp_path: Path, name: str, size: int | N
     whole = [sum(chains[: n + 1], ()) for n in range(len(chains))]
     assert [(m.stride, m.offset) for m in spec.maps] == [sampling(chain) for chain in whole]
     coarsest = max(int(sampling(chain)[0]) for chain in whole)
-    wanted = max(reach(chain) for chain in whole)
+    # between a core's last cell and the halo's first lie pixels: both must see all that they would see elsewhere
+    wanted = max(reach(c) + (0 if sampling(c) == (1, 0) else int(sampling(c)[0])) for c in whole)
     halo = -(-wanted // coarsest) * coarsest
     assert spec.halo == (halo, halo)
     assert spec.tile is not None
@@ -80,6 +81,45 @@ def test_pooled_and_enlarged_again(tmp_path: Path) -> None:
     spec = encoder_of(foreign_package(tmp_path / "a.zip", Maps(layers))).spec
     assert [(m.stride, m.offset) for m in spec.maps] == [(1, 0)]
     assert spec.halo == (8, 8)  # the last of 4 pixels that are pooled sees 3 + 4 + 1 to the left
+
+
+class UNet(nn.Module):
+    """Down twice and up again, by a transposed convolution and by interpolation: what cells see fades outwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.a, self.b, self.c = self._block(1, 8), self._block(8, 16), self._block(16, 32)
+        self.up, self.d, self.e = nn.ConvTranspose2d(32, 16, 2, 2), self._block(32, 16), self._block(24, 8)
+        self.pool, self.enlarge = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bilinear")
+        self.eval()
+
+    def _block(self, before: int, after: int) -> nn.Module:
+        layers = [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Conv2d(after, after, 3, padding=1), nn.SiLU())
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return maps of strides 1, 2 and 4."""
+        a = self.a(x)
+        b = self.b(self.pool(a))
+        c = self.c(self.pool(b))
+        d = self.d(torch.cat([self.up(c), b], 1))
+        return self.e(torch.cat([self.enlarge(d), a], 1)), d, c
+
+
+class FaintlyWhole(UNet):
+    """All cells see a trace of the whole tile."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return maps of strides 1, 2 and 4."""
+        return tuple(m + 3e-5 * x.mean() for m in super().forward(x))
+
+
+@pytest.mark.parametrize("kind", [UNet, FaintlyWhole])
+def test_deep_networks_are_centred(tmp_path: Path, kind: type[UNet]) -> None:
+    spec = encoder_of(foreign_package(tmp_path / "a.zip", kind())).spec
+    assert [(m.stride, m.offset) for m in spec.maps] == [(1, 0), (2, 0.5), (4, 1.5)]
+    assert 20 <= spec.halo[0] <= 28
 
 
 class WholeTile(nn.Module):

@@ -84,7 +84,7 @@ def test_an_existing_result_is_kept_unless_asked(tmp_path, suffix):
     with pytest.raises(OutputExistsError, match=rf"found that .*l{re.escape(suffix)} exists; .*--overwrite"):
         write_labels(path, plane, **CLASSES)
     write_labels(path, plane[::-1], overwrite=True, **CLASSES)
-    if suffix not in (".nrrd", ".png"):
+    if suffix != ".png":
         np.testing.assert_array_equal(whole(path), plane[::-1])
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 

@@ -69,9 +69,8 @@ def test_blocks_in_any_order_give_the_bytes_of_one_block(tmp_path, suffix):
     write_probabilities(tmp_path / f"b{suffix}", PROBABILITIES, axes="TCZYX", **CLASSES)
     if suffix == ".nrrd":
         assert (tmp_path / "a.nrrd").read_bytes() == (tmp_path / "b.nrrd").read_bytes()
-    else:
-        axes = "TCZYX" if suffix == ".npy" else None
-        np.testing.assert_array_equal(whole(tmp_path / f"a{suffix}", axes), whole(tmp_path / f"b{suffix}", axes))
+    axes = "TCZYX" if suffix == ".npy" else None
+    np.testing.assert_array_equal(whole(tmp_path / f"a{suffix}", axes), whole(tmp_path / f"b{suffix}", axes))
 
 
 @pytest.mark.parametrize(("largest", "dtype"), [(1, "u1"), (255, "u1"), (256, "u2"), (65535, "u2"), (65536, "u4")])

@@ -18,7 +18,6 @@ from forestbridge.cli.places import files_of, made_folder, result_places
 from forestbridge.cli.sources import Reading, open_image
 from forestbridge.image import Image
 from forestbridge.image.source import shown
-from forestbridge.image.writers import result_format
 from forestbridge.objects import open_segmentation
 from forestbridge.objects.agreement import Agreement, agreement, check_same_size
 from forestbridge.objects.baseline import one_channel
@@ -99,11 +98,6 @@ def otsu(
     places = result_places(
         files, output, suffix, in_folder=files != images, format=format, overwrite=overwrite, beside=compare or []
     )
-    for place in places.paths:
-        if result_format(place, format) == "nrrd" and compare:
-            raise ValueError(
-                f"expected a format that is read again for --compare, found {shown(place)}; write .tif or .ome.zarr"
-            )
     recipe = Recipe(
         Reading(axes, nan=nan, scene=scene),
         channel,

@@ -14,15 +14,18 @@ from forestbridge.cli.package_facts import package_facts
 from forestbridge.cli.parsing import SeveralValues
 from forestbridge.cli.sources import Reading, check_weights, open_image
 from forestbridge.consumers import format_consumer_table
+from forestbridge.encoders.base import is_package_name
 from forestbridge.encoders.features import check_image
 from forestbridge.encoders.networks import DEEP_NAMES, network_of
+from forestbridge.encoders.package_spec import PACKAGE
 from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
 from forestbridge.image.source import shown
 from forestbridge.model import open_forest
 from forestbridge.package import FORMATS, About, CheckReport, build_recipe, format_check
-from forestbridge.package.deep import exportable_encoder
+from forestbridge.package.deep import exportable_encoder, require_formats
+from forestbridge.package.origin import license_over
 from forestbridge.spec import EncoderSpec
 
 app = typer.Typer(
@@ -189,8 +192,10 @@ def write_ordered(
     if picture is not None and forest.spec is not None:
         check_image(forest.spec, picture)
     _say_what_travels(order, picture)
+    license = order.about.license
     if forest.spec is not None and write is fb.write_package:
-        _say_network(forest.spec, order)
+        license = _say_network(forest.spec, order, weights)
+    say(f"licence {license}; choose another with --license")
     if dry_run:
         print_plan(order, json=json)
         return
@@ -226,14 +231,29 @@ def _say_what_travels(order: Order, picture: "fb.Image | None") -> None:
         say("no --image given: the test image is synthetic")
     else:
         say(f"a crop of {picture.source} travels in the zip as test image; choose another with --test-image")
-    say(f"licence {order.about.license}; choose another with --license")
 
 
-def _say_network(spec: EncoderSpec, order: Order) -> None:
-    """Tell how large a package with a network becomes."""
+def _say_network(spec: EncoderSpec, order: Order, weights: Path | None) -> str:
+    """Tell how large a package with a network becomes, and whose it is; return the licence that follows.
+
+    Raises
+    ------
+    ValueError
+        If TorchScript is asked for where the network is a package's.
+    """
+    if weights is not None and is_package_name(str(weights)):
+        require_formats(order.formats, shown(weights))
+        info = fb.inspect_package(weights)
+        size = sum(entry.bytes or 0 for entry in info.weights if entry.format == "onnx") / 1e6
+        say(
+            f"the network of {info.name} by {', '.join(info.authors)}, licence {info.license or 'not stated'}, travels in the zip: about "
+            f"{size:.1f} MB"
+        )
+        return license_over(order.about.license, info) if spec.name == PACKAGE else order.about.license
     if spec.name in DEEP_NAMES:
         megabytes = 4 * network_of(spec.name).parameters * len(order.formats) / 1e6
         say(f"the weights of {spec.name} travel in the zip, once in each format: about {megabytes:.0f} MB")
+    return order.about.license
 
 
 def print_plan(order: Order, *, json: bool) -> None:

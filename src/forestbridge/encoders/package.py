@@ -144,13 +144,15 @@ class PackageEncoder:
     ----------
     spec
         Everything that decides the values.
+    graph, steps
+        What runs, and the frozen steps before it.
     """
 
     def __init__(self, spec: EncoderSpec, graph: PackageGraph, steps: Sequence[Step]) -> None:
         assert spec.tile is not None
         self.spec = spec
-        self._graph = graph
-        self._steps = steps
+        self.graph = graph
+        self.steps = steps
         self._sides = [core + 2 * halo for core, halo in zip(spec.tile, spec.halo, strict=True)]
 
     def encode(self, tile: NDArray[np.float32], core: tuple[slice, ...]) -> tuple[NDArray[np.float32], ...]:
@@ -159,22 +161,39 @@ class PackageEncoder:
         Raises
         ------
         PackageError
-            If the graph gives other maps than the spec says.
+            As `whole_maps`.
         """
-        whole = whole_tile(tile, core, self._sides, self.spec.halo)  # (C, T, T)
         found = []
-        for m, values in zip(self.spec.maps, self._graph(apply_steps(self._steps, whole)), strict=True):
-            expected = (len(m.channels), *(int(side / m.stride) for side in self._sides))
-            if values.shape != expected:
-                raise PackageError(
-                    f"{self._graph.info.path}: expected the map {m.name} of shape {expected}, found {values.shape}; the graph does not do "
-                    "what its spec says: write the package again"
-                )
+        maps = self.whole_maps(whole_tile(tile, core, self._sides, self.spec.halo))
+        for m, values in zip(self.spec.maps, maps, strict=True):
             first = [round(halo / m.stride) for halo in self.spec.halo]
             counts = [m.n_cells(c.stop - c.start) for c in core]
             rows, columns = (slice(f, f + n) for f, n in zip(first, counts, strict=True))
             found.append(np.ascontiguousarray(values[:, rows, columns], np.float32))
         return tuple(found)
+
+    def whole_maps(self, tile: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """Return the (F, t, t) maps of a whole tile (C, T, T), its halo included.
+
+        Raises
+        ------
+        PackageError
+            If the graph gives other maps than the spec says, or values that are not finite.
+        """
+        maps = tuple(self.graph(apply_steps(self.steps, tile)))
+        for m, values in zip(self.spec.maps, maps, strict=True):
+            expected = (len(m.channels), *(int(side / m.stride) for side in self._sides))
+            if values.shape != expected:
+                raise PackageError(
+                    f"{self.graph.info.path}: expected the map {m.name} of shape {expected}, found {values.shape}; the graph does not do "
+                    "what its spec says: write the package again"
+                )
+            if bad := int(np.count_nonzero(~np.isfinite(values))):
+                raise PackageError(
+                    f"{self.graph.info.path}: expected finite features, found {bad} values of the map {m.name} that are NaN or infinite; "
+                    "check the image, or use another model"
+                )
+        return maps
 
 
 def _check_channels(info: PackageInfo, wanted: int, image: Image | None, channels: int | None) -> None:

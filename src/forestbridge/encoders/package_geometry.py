@@ -2,7 +2,8 @@
 
 Stride: pixels of the tile by cells of the map. The rest by noise in which one column (then one row) of pixels is replaced: the cells that
 change are those that see it. A cell i of stride s whose pixels are s·i + a .. s·i + b is seen to change by columns from s·i + a to
-s·i + b, so that over all columns of a period the changed cells tell a and b, and the centre (a + b)/2.
+s·i + b, so that over all columns of a period the changed cells tell a and b, and the centre (a + b)/2. For the centre the slightest
+change counts, down to the last bit: what a deep network sees fades outwards, to one side faster than to the other.
 
         columns     . . . . p . . . . . .
         cells       [first changed … last changed]
@@ -126,6 +127,7 @@ class _Ends:
         self.reach = 0
         self.whole = False
         self._centres: list[float] = []
+        self._visible_centres: list[float] = []
 
     def add(self, p: int, difference: NDArray[np.float32]) -> None:
         """Take note of how much each cell changed when pixel `p` did."""
@@ -137,12 +139,21 @@ class _Ends:
         first, last = int(seen[0]), int(seen[-1])
         self.whole = self.whole or first == 0 or last == self.cells - 1
         self.reach = max(self.reach, self.stride * last - p, p - (self.stride * first + self.stride - 1))
-        self._centres.append(p - self.stride * (first + last) / 2)
+        self._visible_centres.append(p - self.stride * (first + last) / 2)
+        first, last = (int(end) for end in np.flatnonzero(difference > 0)[[0, -1]])
+        if first > 0 and last < self.cells - 1:
+            self._centres.append(p - self.stride * (first + last) / 2)
 
     @property
-    def offset(self) -> float | None:
-        """Centre of the first cell to half a pixel, None where nothing changed."""
-        return round(2 * float(np.mean(self._centres))) / 2 if self._centres else None
+    def is_exact(self) -> bool:
+        """Whether no change, however slight, reached an end of the tile."""
+        return len(self._centres) == len(self._visible_centres)
+
+    @property
+    def centre(self) -> float:
+        """Of the first cell, on average; NaN where nothing changed."""
+        centres = self._centres if self.is_exact else self._visible_centres
+        return float(np.mean(centres)) if centres else math.nan
 
 
 def _joined(stride: int, along: Sequence[_Ends]) -> MapGeometry:
@@ -153,15 +164,18 @@ def _joined(stride: int, along: Sequence[_Ends]) -> MapGeometry:
     ValueError
         If they say different things, or nothing.
     """
-    offsets = [e.offset for e in along]
-    if None in offsets:
+    centres = [e.centre for e in along]
+    if math.isnan(sum(centres)):
         raise ValueError("expected maps that change with the pixels, found one that does not")
     if any(e.whole for e in along):
         return MapGeometry(stride, (stride - 1) / 2, None)
-    if offsets[0] != offsets[1]:
+    reach = max(e.reach for e in along)
+    offsets = [round(2 * centre) / 2 for centre in centres]  # to half a pixel
+    if offsets[0] == offsets[1]:
+        return MapGeometry(stride, offsets[0], reach)
+    if all(e.is_exact for e in along) or abs(centres[0] - centres[1]) > 1:
         raise ValueError(f"expected cells with the same centre along y and x, found {offsets[0]} and {offsets[1]}")
-    assert offsets[0] is not None
-    return MapGeometry(stride, offsets[0], max(e.reach for e in along))
+    return MapGeometry(stride, min(0.0, (stride - 1) / 2, key=lambda c: abs(c - sum(centres) / 2)), reach)
 
 
 def plan_halo(sides: Sequence[int], step: int, reach: int | None) -> tuple[int, ...]:
@@ -171,6 +185,8 @@ def plan_halo(sides: Sequence[int], step: int, reach: int | None) -> tuple[int, 
     ----------
     step
         Pixels of which it is a multiple.
+    reach
+        Pixels beyond the core that must be seen; None for all of a tile.
     """
     found = []
     for side in sides:

@@ -54,7 +54,10 @@ def measured_spec(graph: PackageGraph, steps: Sequence[Step], tile: int | None) 
     except ValueError as error:
         raise PackageError(f"{info.path}: {error}; such maps are no features of pixels") from error
     reaches = [g.reach for g in found]
-    halo = plan_halo(sides, step, None if None in reaches else max(r for r in reaches if r is not None))
+    # A pixel at a core's edge lies between a cell of the core and one of the halo, which must see as much.
+    beyond = [0 if (g.stride, g.offset) == (1, 0) else g.stride for g in found]
+    seen = None if None in reaches else max(r + b for r, b in zip(reaches, beyond, strict=True) if r is not None)
+    halo = plan_halo(sides, step, seen)
     if any(r is None or r > min(halo) for r in reaches):
         _log.warning(
             "%s: cells see further than the halo of %s pixels on a tile of %s: their values depend a little on where tiles lie",

@@ -21,6 +21,9 @@ Step = dict[str, Any]
 STEPS = ("binarize", "clip", "ensure_dtype", "fixed_zero_mean_unit_variance", "scale_linear", "sigmoid")
 """That work on single pixels."""
 
+LARGEST_WHOLE = 2.0**62
+"""At which whole numbers of 64 bits are cut: what float32 and float64 hold exactly."""
+
 MEASURED = ("scale_range", "zero_mean_unit_variance")
 """Whose statistics are measured."""
 
@@ -41,6 +44,7 @@ def read_steps(info: PackageInfo, tensor: TensorInfo, *, after: bool = False) ->
     side, key = ("outputs", "postprocessing") if after else ("inputs", "preprocessing")
     entry = info.rdf[side][(info.outputs if after else info.inputs).index(tensor)]
     found = []
+    channels = next((axis.size for axis in tensor.axes if axis.type == "channel"), 1)
     for name, step in zip(tensor.steps, entry.get(key) or [], strict=True):
         known = STEPS if after else (*STEPS, *MEASURED)
         kwargs = step.get("kwargs") or {}
@@ -51,6 +55,7 @@ def read_steps(info: PackageInfo, tensor: TensorInfo, *, after: bool = False) ->
             )
         try:
             found.append(_read(name, kwargs))
+            _check_counts(found[-1], channels)
         except (KeyError, TypeError, ValueError) as error:
             raise PackageError(
                 f"{info.path}: expected constants of the step {name} that bioimage.io describes, found {str(dict(kwargs))[:120]} "
@@ -64,9 +69,11 @@ def _read(name: str, kwargs: Mapping[str, Any]) -> Step:
     if name in MEASURED:
         if kwargs.get("reference_tensor") or kwargs.get("tensor_name"):
             raise ValueError("statistics of another tensor")
-        if name == "zero_mean_unit_variance" and kwargs.get("mode") == "fixed":  # format 0.4
-            return _read("fixed_zero_mean_unit_variance", kwargs)
+        if name == "zero_mean_unit_variance" and (kwargs.get("mode") == "fixed" or kwargs.get("mean") is not None):
+            return _read("fixed_zero_mean_unit_variance", kwargs)  # in format 0.4, where it is the default
         axes = kwargs.get("axes")
+        if axes is not None and not {"y", "x"} <= set(axes):
+            raise ValueError("statistics that are not over y and x")
         together = axes is None or "c" in axes or "channel" in axes
         measured: Step = {"step": name, "eps": float(kwargs.get("eps", 1e-6)), "together": together}
         if name == "scale_range":
@@ -75,6 +82,9 @@ def _read(name: str, kwargs: Mapping[str, Any]) -> Step:
         return measured
     if kwargs.get("axis") not in (None, "channel", "c"):
         raise ValueError(f"numbers along the axis {kwargs['axis']}")
+    several = any(isinstance(v, list) and len(v) > 1 for v in kwargs.values())
+    if several and kwargs.get("axes") is not None and set(kwargs["axes"]) - {"b"} != {"y", "x"}:  # format 0.4
+        raise ValueError("numbers that are not those of channels")
     match name:
         case "binarize":
             return {"step": name, "threshold": _numbers(kwargs["threshold"])}
@@ -93,6 +103,13 @@ def _read(name: str, kwargs: Mapping[str, Any]) -> Step:
         case "scale_linear":
             return {"step": name, "gain": _numbers(kwargs.get("gain", 1)), "offset": _numbers(kwargs.get("offset", 0))}
     return {"step": name}
+
+
+def _check_counts(step: Step, channels: int | None) -> None:
+    """Refuse numbers of channels that the tensor has not."""
+    for name in ("gain", "offset", "mean", "std", "threshold"):
+        if channels is not None and len(step.get(name, [0])) not in (1, channels):
+            raise ValueError(f"{name} of {len(step[name])} channels for {channels}")
 
 
 def _numbers(value: Any) -> list[float]:
@@ -189,7 +206,7 @@ def cast(pixels: NDArray, dtype: str) -> NDArray:
     kind = np.dtype(dtype)
     if kind.kind in "iu" and pixels.dtype != kind:
         ends = np.iinfo(kind)
-        pixels = np.clip(pixels, max(ends.min, -(2.0**62)), min(ends.max, 2.0**62))
+        pixels = np.clip(pixels, max(ends.min, -LARGEST_WHOLE), min(ends.max, LARGEST_WHOLE))
     return pixels.astype(kind)
 
 

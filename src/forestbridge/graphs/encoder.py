@@ -11,10 +11,12 @@ import onnx
 from numpy.typing import NDArray
 
 from forestbridge.archive import onnx_session
+from forestbridge.encoders.package import PackageEncoder
 from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.errors import MissingExtraError, ResourceError
 from forestbridge.graphs.builder import IR_VERSION, OPSET, GraphBuilder
 from forestbridge.graphs.deviation import Deviation
+from forestbridge.graphs.embedded import embedded_graph
 from forestbridge.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ class NetworkEncoder(Protocol):
         ...
 
 
+GraphEncoder = NetworkEncoder | PackageEncoder
+"""What goes into an ONNX graph of a fixed tile: a module of torch, which is exported, or a package, whose graph is taken over."""
+
+
 def tile_sides(spec: EncoderSpec) -> tuple[int, ...]:
     """Return the size of a tile with its halo, per axis.
 
@@ -61,7 +67,7 @@ def cell_counts(spec: EncoderSpec) -> list[tuple[int, ...]]:
 
 
 def export_encoder_onnx(
-    encoder: NetworkEncoder, path: str | Path, *, image: NDArray[np.float32] | None = None
+    encoder: GraphEncoder, path: str | Path, *, image: NDArray[np.float32] | None = None
 ) -> Deviation:
     """Write an encoder; input ``raw`` (1, C, T, T), one output (1, F, t, t) per map, called after it.
 
@@ -98,7 +104,7 @@ def export_encoder_onnx(
     return measure_encoder(encoder, lambda raw: [np.asarray(a) for a in session.run(None, {"raw": raw})], image=image)
 
 
-def measure_encoder(encoder: NetworkEncoder, run: MapsRunner, *, image: NDArray[np.float32] | None) -> Deviation:
+def measure_encoder(encoder: GraphEncoder, run: MapsRunner, *, image: NDArray[np.float32] | None) -> Deviation:
     """Compare a graph with the network in torch, as a share of the largest value of each map."""
     raw = noise_tile(encoder.spec) if image is None else image
     expected = stored_maps(encoder, raw)
@@ -110,7 +116,7 @@ def measure_encoder(encoder: NetworkEncoder, run: MapsRunner, *, image: NDArray[
     return Deviation(max(shares), 0, sum(b[0].size for b in expected))
 
 
-def stored_maps(encoder: NetworkEncoder, raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+def stored_maps(encoder: GraphEncoder, raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
     """Return the maps of a whole tile as they are stored, computed by the network in torch.
 
     Parameters
@@ -123,14 +129,10 @@ def stored_maps(encoder: NetworkEncoder, raw: NDArray[np.float32]) -> tuple[NDAr
     ValueError
         If a value is not finite in the stored dtype.
     """
-    import torch
-
-    with torch.inference_mode():
-        maps = encoder.module(torch.from_numpy(np.ascontiguousarray(raw))[None].to(_device_of(encoder.module)))
     found = []
-    for m, values in zip(encoder.spec.maps, maps, strict=True):
+    for m, values in zip(encoder.spec.maps, _exact_maps(encoder, raw), strict=True):
         with np.errstate(over="ignore"):
-            stored = values[0].float().cpu().numpy().astype(encoder.spec.dtype).astype(np.float32)
+            stored = values.astype(encoder.spec.dtype).astype(np.float32)
         if bad := int(np.count_nonzero(~np.isfinite(stored))):
             raise ValueError(
                 f"expected features that {encoder.spec.dtype} can hold, found {bad} values of map {m.name!r} that are not; "
@@ -138,6 +140,17 @@ def stored_maps(encoder: NetworkEncoder, raw: NDArray[np.float32]) -> tuple[NDAr
             )
         found.append(stored)
     return tuple(found)
+
+
+def _exact_maps(encoder: GraphEncoder, raw: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
+    """Return the (F, t, t) maps of a whole tile (C, T, T) before they are rounded."""
+    if isinstance(encoder, PackageEncoder):
+        return encoder.whole_maps(raw)
+    import torch
+
+    with torch.inference_mode():
+        maps = encoder.module(torch.from_numpy(np.ascontiguousarray(raw))[None].to(_device_of(encoder.module)))
+    return [values[0].float().cpu().numpy() for values in maps]
 
 
 def noise_tile(spec: EncoderSpec) -> NDArray[np.float32]:
@@ -152,7 +165,7 @@ def internal_name(map_name: str) -> str:
     return f"map:{map_name}"
 
 
-def network_graph(encoder: NetworkEncoder) -> onnx.GraphProto:
+def network_graph(encoder: GraphEncoder) -> onnx.GraphProto:
     """Return the nodes and weights of an encoder: from "raw" to each map under its `internal_name`.
 
     Raises
@@ -163,13 +176,15 @@ def network_graph(encoder: NetworkEncoder) -> onnx.GraphProto:
         If torch is not installed.
     """
     require_one_file(encoder)
+    names = [internal_name(m.name) for m in encoder.spec.maps]
+    if isinstance(encoder, PackageEncoder):
+        return embedded_graph(encoder, names)
     try:
         import torch
     except ImportError as error:
         raise MissingExtraError("exporting a deep encoder", "torch") from error
     from forestbridge.graphs.torchscript import tracing_without_warnings  # that module imports this one
 
-    names = [internal_name(m.name) for m in encoder.spec.maps]
     exact = [f"exact:{m.name}" for m in encoder.spec.maps] if encoder.spec.dtype == "float16" else names
     buffer = io.BytesIO()
     with warnings.catch_warnings(), tracing_without_warnings():
@@ -222,7 +237,7 @@ def require_versions(opsets: dict[str, int], ir_version: int) -> None:
         )
 
 
-def require_one_file(encoder: NetworkEncoder) -> None:
+def require_one_file(encoder: GraphEncoder) -> None:
     """Refuse a network that does not fit into one ONNX file.
 
     Raises
@@ -237,8 +252,11 @@ def require_one_file(encoder: NetworkEncoder) -> None:
         )
 
 
-def weights_bytes(encoder: NetworkEncoder) -> int:
+def weights_bytes(encoder: GraphEncoder) -> int:
     """Return the size of a network's weights, which each format of a package holds once."""
+    if isinstance(encoder, PackageEncoder):
+        weights = encoder.graph.info.weights_of("onnx")
+        return (weights and weights.bytes) or 0
     tensors = [*encoder.module.parameters(), *encoder.module.buffers()]
     return sum(t.numel() * t.element_size() for t in tensors)
 

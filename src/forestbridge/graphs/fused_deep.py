@@ -17,7 +17,7 @@ from forestbridge.forest import PixelForest
 from forestbridge.graphs.builder import GraphBuilder
 from forestbridge.graphs.deviation import Deviation, Runner, compare_probabilities, onnx_runner
 from forestbridge.graphs.encoder import (
-    NetworkEncoder,
+    GraphEncoder,
     cell_counts,
     internal_name,
     network_graph,
@@ -34,7 +34,7 @@ STRIP = 16384
 
 
 def export_deep_fused_onnx(
-    forest: PixelForest, path: str | Path, *, encoder: NetworkEncoder, image: NDArray[np.float32] | None = None
+    forest: PixelForest, path: str | Path, *, encoder: GraphEncoder, image: NDArray[np.float32] | None = None
 ) -> Deviation:
     """Write a forest together with its deep encoder; input ``raw``, output ``probabilities``, of one fixed tile.
 
@@ -82,14 +82,14 @@ def export_deep_fused_onnx(
 
 
 def measure_deep_fused(
-    forest: PixelForest, encoder: NetworkEncoder, run: Runner, *, image: NDArray[np.float32] | None
+    forest: PixelForest, encoder: GraphEncoder, run: Runner, *, image: NDArray[np.float32] | None
 ) -> Deviation:
     """Compare a fused graph with the network in torch and the engine, on one tile."""
     raw = noise_tile(encoder.spec) if image is None else image
     return compare_probabilities(run(raw[None])[0], tile_probabilities(forest, encoder, raw))
 
 
-def tile_probabilities(forest: PixelForest, encoder: NetworkEncoder, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+def tile_probabilities(forest: PixelForest, encoder: GraphEncoder, raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (K, T, T) probabilities of a whole tile (C, T, T), its halo included, from the engine."""
     sides = tile_sides(encoder.spec)
     parts = [
@@ -103,7 +103,7 @@ def tile_probabilities(forest: PixelForest, encoder: NetworkEncoder, raw: NDArra
     return result
 
 
-def require_own_encoder(forest: PixelForest, encoder: NetworkEncoder) -> None:
+def require_own_encoder(forest: PixelForest, encoder: GraphEncoder) -> None:
     """Refuse a forest that was trained on something else.
 
     Raises

@@ -11,6 +11,7 @@ from forestbridge.errors import ImageError
 from forestbridge.image.hdf5 import open_hdf5_image, split_internal
 from forestbridge.image.image import Image
 from forestbridge.image.lazy import arrange
+from forestbridge.image.nrrd import MAGIC, open_nrrd
 from forestbridge.image.ome_zarr import NODE_FILES, open_ome_zarr
 from forestbridge.image.plain import open_npy, open_picture
 from forestbridge.image.source import PathLike, Source, open_source, shown
@@ -18,7 +19,7 @@ from forestbridge.image.tiff import open_tiff
 
 _logger = logging.getLogger(__name__)
 
-READABLE = "TIFF, OME-TIFF, ImageJ TIFF, PNG, JPEG, NPY, HDF5 or an OME-Zarr folder"
+READABLE = "TIFF, OME-TIFF, ImageJ TIFF, PNG, JPEG, NPY, NRRD, HDF5 or an OME-Zarr folder"
 """Formats that `read_image` reads, as text."""
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -34,6 +35,7 @@ _SUFFIXES = (
     ".jpeg",
     ".jpg",
     ".npy",
+    ".nrrd",
     ".h5",
     ".hdf5",
     ".hdf",
@@ -53,7 +55,7 @@ def read_image(
     Parameters
     ----------
     path
-        A TIFF (plain, ImageJ, OME, BigTIFF; strips or tiles), PNG, JPEG, NPY or HDF5 file, or an OME-Zarr folder (0.4, 0.5). Of an
+        A TIFF (plain, ImageJ, OME, BigTIFF; strips or tiles), PNG, JPEG, NPY, NRRD or HDF5 file, or an OME-Zarr folder (0.4, 0.5). Of an
         HDF5 file with several datasets the name follows: ``a.h5/volume/data``.
     axes
         What the dimensions of the file are, in its order: letters of "TCZYX", S for the colour samples of a pixel (the
@@ -104,6 +106,8 @@ def _open(path: PathLike, axes: str | None, scene: int | None) -> Image:
         pixels, stored_axes, calibration = open_hdf5_image(source, inside)
     elif start.startswith(b"\x93NUMPY"):
         pixels, stored_axes = open_npy(source)
+    elif start.startswith(MAGIC):
+        pixels, stored_axes, calibration = open_nrrd(source)
     elif start.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
         pixels, stored_axes, alpha = open_picture(source)
     else:

@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 import tifffile
 
 from forestbridge.image.hdf5 import split_internal
+from forestbridge.image.nrrd import MAGIC, read_header
 from forestbridge.image.ome_zarr import NODE_FILES
-from forestbridge.image.source import PathLike
+from forestbridge.image.source import PathLike, open_source
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _CLASS = re.compile(r"class (\d+)")
@@ -52,6 +53,8 @@ def read_result_facts(path: PathLike) -> ResultFacts:
             texts = _of_tiff(place)
         elif start.startswith(b"\x89HDF"):
             texts = _of_hdf5(place, inside)
+        elif start.startswith(MAGIC):
+            _, texts, _ = read_header(open_source(place))
     found = _facts_of({str(k): str(v) for k, v in texts.items()})
     return found if found.names or not labels else _facts_of_image_label(labels)
 

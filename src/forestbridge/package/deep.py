@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forestbridge.encoders.base import is_package_name
 from forestbridge.encoders.features import tiles_of
 from forestbridge.encoders.fixed_tiles import core_of, read_whole_tile
 from forestbridge.encoders.networks import DEEP_NAMES, network_of
+from forestbridge.encoders.package import PackageEncoder, package_encoder_from_spec
+from forestbridge.encoders.package_spec import PACKAGE
 from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.errors import MissingExtraError, ResourceError
 from forestbridge.forest import PixelForest
 from forestbridge.graphs import load_torchscript
 from forestbridge.graphs.deviation import Deviation, Runner, compare_probabilities, onnx_runner
-from forestbridge.graphs.encoder import MOST_BYTES, NetworkEncoder, require_one_file
+from forestbridge.graphs.encoder import MOST_BYTES, GraphEncoder, require_one_file
 from forestbridge.image import Image, as_image
+from forestbridge.package.origin import origin_citations, origin_facts, origin_text
 from forestbridge.predict import predict
 from forestbridge.spec import EncoderSpec
 from forestbridge.weights import CHECKPOINTS
@@ -29,7 +33,29 @@ LARGEST_IMAGE = 2
 
 def is_deep(spec: EncoderSpec) -> bool:
     """Whether the values depend on a grid of tiles: a network, in a package of one fixed tile."""
-    return spec.tile is not None and len(spec.axes) == 2 and spec.dtype == "float16" and not spec.parts
+    of_network = spec.dtype == "float16" or spec.name == PACKAGE
+    return spec.tile is not None and len(spec.axes) == 2 and of_network and not spec.parts
+
+
+def require_formats(formats: Sequence[str], package: str) -> None:
+    """Refuse TorchScript for a forest whose encoder runs from a package: only the package's ONNX graph is taken over.
+
+    Parameters
+    ----------
+    package
+        Its name or path.
+
+    Raises
+    ------
+    ValueError
+        If it is among the formats.
+    """
+    if "torchscript" in formats:
+        raise ValueError(
+            f"expected ONNX alone for a forest over the package {package}, whose ONNX graph is taken over, found {' and '.join(formats)}; "
+            "give --formats onnx (formats=['onnx']). Such a package runs in Python and in deepImageJ, and not in ilastik and QuPath, "
+            "which need TorchScript"
+        )
 
 
 def require_small_network(name: str) -> None:
@@ -48,22 +74,27 @@ def require_small_network(name: str) -> None:
         )
 
 
-def exportable_encoder(spec: EncoderSpec, *, weights: str | Path | None = None) -> NetworkEncoder:
+def exportable_encoder(spec: EncoderSpec, *, weights: str | Path | None = None) -> GraphEncoder:
     """Return the deep encoder of a spec in operations that every runtime has.
 
     Parameters
     ----------
     weights
-        The file with the weights, where they are neither in the cache nor the published ones.
+        The file with the weights, where they are neither in the cache nor the published ones; or the encoder's package, whose
+        graph is taken over without torch.
 
     Raises
     ------
-    ValueError, WeightsError, ResourceError
+    ValueError, WeightsError, PackageError, SpecMismatchError, ResourceError
         If this version has no such encoder, its weights are not there or are others, or are too large for a package.
     MissingExtraError
         If torch or timm is not installed.
     """
     require_bilinear(spec, "a package")
+    if spec.name == PACKAGE or (weights is not None and is_package_name(str(weights))):
+        own = package_encoder_from_spec(spec, weights)
+        require_one_file(own)
+        return own
     if spec.name not in DEEP_NAMES:
         raise ValueError(
             f"expected a forest over filters or one of {', '.join(DEEP_NAMES)}, found {spec.name!r}; give its encoder "
@@ -79,8 +110,10 @@ def exportable_encoder(spec: EncoderSpec, *, weights: str | Path | None = None) 
     return encoder
 
 
-def weights_facts(spec: EncoderSpec) -> dict[str, Any]:
-    """Return what others must know of a network's weights: hash, and for published ones address, licence and citation."""
+def weights_facts(spec: EncoderSpec, network: GraphEncoder | None = None) -> dict[str, Any]:
+    """Return what others must know of a network's weights: hash, and for published ones and packages licence and citation."""
+    if spec.name == PACKAGE and isinstance(network, PackageEncoder):
+        return origin_facts(network.graph.info)
     facts: dict[str, Any] = {"encoder": spec.name, "sha256": spec.weights}
     for checkpoint in CHECKPOINTS:
         if checkpoint.name == spec.name:
@@ -90,8 +123,10 @@ def weights_facts(spec: EncoderSpec) -> dict[str, Any]:
     return facts
 
 
-def weights_citation(spec: EncoderSpec) -> tuple[dict[str, str], ...]:
-    """Return the citation of a network as an entry of `About.cite`; none for networks of others."""
+def weights_citation(spec: EncoderSpec, network: GraphEncoder | None = None) -> tuple[dict[str, str], ...]:
+    """Return the citation of a network as entries of `About.cite`; none for networks of others that are no packages."""
+    if spec.name == PACKAGE and isinstance(network, PackageEncoder):
+        return origin_citations(network.graph.info)
     text = weights_facts(spec).get("citation")
     if text is None:
         return ()
@@ -101,8 +136,10 @@ def weights_citation(spec: EncoderSpec) -> tuple[dict[str, str], ...]:
     return ({"text": text, "url": f"https://arxiv.org/abs/{found.group(1)}" if found else weights_facts(spec)["url"]},)
 
 
-def weights_text(spec: EncoderSpec) -> str:
+def weights_text(spec: EncoderSpec, network: GraphEncoder | None = None) -> str:
     """Return the section of a README on the weights inside a package."""
+    if spec.name == PACKAGE and isinstance(network, PackageEncoder):
+        return origin_text(network.graph.info)
     facts = weights_facts(spec)
     lines = [f"The package holds the weights of {spec.name} (sha256 of the original file `{facts['sha256']}`)."]
     if "licence" in facts:
@@ -116,7 +153,7 @@ def file_runner(path: Path) -> Runner:
     return onnx_runner(path) if path.suffix == ".onnx" else load_torchscript(path.read_bytes())
 
 
-def compare_with_store(forest: PixelForest, encoder: NetworkEncoder, run: Runner, image: Image) -> list[dict[str, Any]]:
+def compare_with_store(forest: PixelForest, encoder: GraphEncoder, run: Runner, image: Image) -> list[dict[str, Any]]:
     """Compare a graph, tile by tile, with the features as a store holds them, and the engine.
 
     In a store a pixel near a core's edge lies between cells of two tiles; the graph of a tile has its own cells there. And at the

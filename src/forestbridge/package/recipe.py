@@ -2,7 +2,8 @@
 
 [image]      source = "skimage:immunohistochemistry", or a file beside the recipe; axes; channels = [2, 0]
 [scribbles]  source = "forestbridge:tissue_scribbles.png", or a file beside the recipe; names = [...]; colours = [...]
-[encoder]    name = "filters"; selection, compute_in_2d. Or name = "cellpose_cyto3:s4,s8"; tile, preprocessing, range = [0, 255]
+[encoder]    name = "filters"; selection, compute_in_2d. Or name = "cellpose_cyto3:s4,s8"; tile, preprocessing, range = [0, 255]. Or
+             name = "model.zip", a package beside the recipe; tile, range
 [training]   preset, seed, n_trees, max_depth
 [package]    name, authors, description, license, tags, cite, version, id
 
@@ -13,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from forestbridge.encoders.base import open_encoder
+from forestbridge.encoders.base import is_package_name, open_encoder
 from forestbridge.encoders.networks import DEEP_NAMES, split_name
 from forestbridge.errors import PackageError
 from forestbridge.files import check_output
@@ -21,6 +22,7 @@ from forestbridge.image import Image, as_image, read_image
 from forestbridge.labels import Scribbles, read_scribbles
 from forestbridge.package.about import about_from_table, read_recipe
 from forestbridge.package.check import CheckReport
+from forestbridge.package.contents import FORMATS
 from forestbridge.package.deep import require_small_network
 from forestbridge.package.encoder import write_encoder_package
 from forestbridge.package.write import write_package
@@ -34,6 +36,7 @@ TABLES = {
 
 FILTER_KEYS = {"name", "selection", "compute_in_2d"}
 NETWORK_KEYS = {"name", "tile", "range", "preprocessing"}
+PACKAGE_KEYS = {"name", "tile", "range"}
 """Of the table [encoder]."""
 
 NEEDED = {"image": "source", "scribbles": "source", "encoder": "name"}
@@ -73,7 +76,7 @@ def build_recipe(
     recipe = load_recipe(folder)
     about = about_from_table(recipe["package"], folder)
     options = dict(recipe["encoder"])
-    network = _network(options["name"])
+    network, of_package = _network(options["name"]), is_package_name(options["name"])
     if network is not None:
         require_small_network(network)
     elif weights is not None:
@@ -83,14 +86,17 @@ def build_recipe(
     image = _image(recipe["image"], folder)
     if network is not None:
         options |= _intensities(options.pop("range", None), image) | {"weights": weights, "exportable": True}
+    elif of_package:
+        options |= _intensities(options.pop("range", None), image) | {"name": folder / options["name"]}
     else:
         options["channels"] = image.n_channels
     encoder: Any = open_encoder(options.pop("name"), **options)
     if "training" not in recipe:
         return write_encoder_package(path, encoder, image=image, about=about, overwrite=overwrite)
     forest = train([(image, _scribbles(recipe["scribbles"], folder))], encoder=encoder, **recipe["training"])
-    own = None if network is None else encoder
-    return write_package(path, forest, image=image, about=about, encoder=own, overwrite=overwrite)
+    own = encoder if network is not None or of_package else None
+    formats = ("onnx",) if of_package else FORMATS  # a package's ONNX graph is taken over, and there is no other
+    return write_package(path, forest, image=image, about=about, formats=formats, encoder=own, overwrite=overwrite)
 
 
 def load_recipe(folder: Path) -> dict[str, Any]:
@@ -136,7 +142,8 @@ def _check_tables(recipe: dict[str, Any], path: Path) -> None:
             f"expected one of the deep encoders {', '.join(DEEP_NAMES)}{others} in [encoder] of {path}, found {name!r}; "
             f"choose one{remedy}"
         )
-    known = {**TABLES, "encoder": NETWORK_KEYS if deep else FILTER_KEYS}
+    keys = NETWORK_KEYS if deep else PACKAGE_KEYS if is_package_name(name) else FILTER_KEYS
+    known = {**TABLES, "encoder": keys}
     for table in recipe.keys() - {"package"}:
         if unknown := set(recipe[table]) - known[table]:
             raise PackageError(

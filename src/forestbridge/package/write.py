@@ -17,6 +17,7 @@ from forestbridge.assemble import labels_of
 from forestbridge.consumers import ConsumerVerdict
 from forestbridge.encoders.base import encoder_from_spec
 from forestbridge.encoders.features import features
+from forestbridge.encoders.package import PackageEncoder
 from forestbridge.engine import predict as run_forest
 from forestbridge.errors import ForestError, PackageError
 from forestbridge.files import check_output, new_file
@@ -30,7 +31,7 @@ from forestbridge.graphs import (
     export_fused_onnx,
     export_fused_torchscript,
 )
-from forestbridge.graphs.encoder import NetworkEncoder
+from forestbridge.graphs.encoder import GraphEncoder
 from forestbridge.graphs.fused_deep import require_own_encoder, tile_probabilities
 from forestbridge.image import Image
 from forestbridge.package.about import DEFAULT_CITE, About
@@ -51,6 +52,7 @@ from forestbridge.package.deep import (
     exportable_encoder,
     file_runner,
     is_deep,
+    require_formats,
     validation_row,
     weights_citation,
     weights_facts,
@@ -59,6 +61,7 @@ from forestbridge.package.deep import (
 from forestbridge.package.description import describe_package, to_yaml
 from forestbridge.package.geometry import crop_center, spatial_axes
 from forestbridge.package.names import channel_identifiers, model_id, model_name
+from forestbridge.package.origin import with_origin
 from forestbridge.package.readme import package_readme
 from forestbridge.spec import EncoderSpec
 
@@ -78,7 +81,7 @@ def write_package(
     name: str | None = None,
     about: About | None = None,
     formats: Sequence[str] = FORMATS,
-    encoder: NetworkEncoder | None = None,
+    encoder: GraphEncoder | None = None,
     overwrite: bool = False,
 ) -> CheckReport:
     """Write encoder and forest as one package: image → class probabilities. This is the one that runs everywhere.
@@ -88,8 +91,8 @@ def write_package(
     path
         NAME.zip.
     forest
-        Trained on the features of the filter bank or of a deep encoder. A package of a deep encoder takes one fixed tile, and holds
-        the network's weights once in each format.
+        Trained on the features of the filter bank, of a deep encoder or of a package. A package of a deep encoder takes one fixed
+        tile, and holds the network's weights once in each format; that of a package, whose ONNX graph it takes over, is ONNX alone.
     image
         A crop of its middle travels in the zip as test image and cover. Without one a synthetic image is used.
     name
@@ -99,7 +102,7 @@ def write_package(
     formats
         "onnx" and "torchscript". Without TorchScript the package runs neither in ilastik nor in QuPath.
     encoder
-        The forest's deep encoder, where it is open already; by default it is made from the forest's spec.
+        The forest's deep encoder, where it is open already; by default it is made from the forest's spec. A package must be given.
     overwrite
         Whether `path` may be replaced.
 
@@ -130,12 +133,13 @@ def write_package(
         check_output(path, overwrite=overwrite)
         encoder = encoder or exportable_encoder(forest.spec)
         require_own_encoder(forest, encoder)
-        exporters = {
-            "onnx": partial(export_deep_fused_onnx, encoder=encoder),
-            "torchscript": partial(export_deep_fused_torchscript, encoder=encoder),
-        }
+        exporters = {"onnx": partial(export_deep_fused_onnx, encoder=encoder)}
+        if isinstance(encoder, PackageEncoder):
+            require_formats(formats, str(encoder.graph.info.path))
+        else:
+            exporters["torchscript"] = partial(export_deep_fused_torchscript, encoder=encoder)
         if about is None or about.cite == DEFAULT_CITE:  # the second entry is about the filter bank
-            about = replace(about or About(), cite=(DEFAULT_CITE[0], *weights_citation(forest.spec)))
+            about = replace(about or About(), cite=(DEFAULT_CITE[0], *weights_citation(forest.spec, encoder)))
     return _write(path, forest, "fused", exporters, image, name, about, formats, overwrite, network=encoder)
 
 
@@ -168,7 +172,7 @@ def _write(
     formats: Sequence[str],
     overwrite: bool,
     *,
-    network: NetworkEncoder | None = None,
+    network: GraphEncoder | None = None,
 ) -> CheckReport:
     path = check_output(path, overwrite=overwrite)
     if path.suffix != ".zip":
@@ -180,6 +184,8 @@ def _write(
         )
     check_formats(formats)
     about = _complete(replace(about or About(), **({"name": name} if name else {})), path.stem, forest, kind)
+    if isinstance(network, PackageEncoder):
+        about = with_origin(about, network)
     channels = channel_identifiers(forest.names, forest.classes)
     source, origin = test_image(image, spec)
     crop = crop_center(source, spec)  # (1, C, ...)
@@ -216,11 +222,11 @@ def _write(
                 validation=validation,
                 verdicts=verdicts,
                 test_image=origin,
-                weights=weights_text(spec) if network is not None else "",
+                weights=weights_text(spec, network) if network is not None else "",
             )
             whole = files | {"README.md": readme.encode()}
             whole["rdf.yaml"] = _describe(
-                whole, forest, spec, about, kind, tensors, channels, formats, validation, per_million
+                whole, forest, spec, about, kind, tensors, channels, formats, validation, per_million, network
             )
             temporary.write_bytes(zip_files(whole))
             return inspect_package(temporary)
@@ -295,6 +301,7 @@ def _describe(
     formats: Sequence[str],
     validation: Sequence[Mapping[str, Any]],
     per_million: int,
+    network: GraphEncoder | None,
 ) -> bytes:
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "rdf.yaml"}
     n_inputs = next(iter(tensors.values())).shape[1]
@@ -312,6 +319,6 @@ def _describe(
             deviations={row["format"]: {k: v for k, v in row.items() if k != "format"} for row in validation},
             channel_names=[f"{'channel' if kind == 'fused' else 'feature'}{n}" for n in range(n_inputs)],
             per_million=per_million,
-            network=weights_facts(spec) if kind == "fused" and is_deep(spec) else None,
+            network=weights_facts(spec, network) if kind == "fused" and is_deep(spec) else None,
         )
     )
