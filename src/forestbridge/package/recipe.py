@@ -2,7 +2,8 @@
 
 [image]      source = "skimage:immunohistochemistry", or a file beside the recipe; axes; channels = [2, 0]
 [scribbles]  source = "forestbridge:tissue_scribbles.png", or a file beside the recipe; names = [...]; colours = [...]
-[encoder]    name = "filters"; selection, compute_in_2d. Or name = "cellpose_cyto3:s4,s8"; tile, preprocessing, range = [0, 255]
+[encoder]    name = "filters"; selection, compute_in_2d. Or name = "cellpose_cyto3:s4,s8"; tile, preprocessing, range = [0, 255]. Or
+             both, "filters+cellpose_cyto3", and the keys of both; for several networks tile = { dinov2 = 448, sam2_base = 464 }
 [training]   preset, seed, n_trees, max_depth
 [package]    name, authors, description, license, tags, cite, version, id
 
@@ -73,15 +74,15 @@ def build_recipe(
     recipe = load_recipe(folder)
     about = about_from_table(recipe["package"], folder)
     options = dict(recipe["encoder"])
-    network = _network(options["name"])
-    if network is not None:
-        require_small_network(network)
+    networks = _networks(options["name"])
+    if networks:
+        require_small_network(*networks)
     elif weights is not None:
         raise ValueError(
             f"expected weights for a recipe with a deep encoder, found {options['name']!r} in {folder / 'recipe.toml'}; leave them out"
         )
     image = _image(recipe["image"], folder)
-    if network is not None:
+    if networks:
         options |= _intensities(options.pop("range", None), image) | {"weights": weights, "exportable": True}
     else:
         options["channels"] = image.n_channels
@@ -89,7 +90,7 @@ def build_recipe(
     if "training" not in recipe:
         return write_encoder_package(path, encoder, image=image, about=about, overwrite=overwrite)
     forest = train([(image, _scribbles(recipe["scribbles"], folder))], encoder=encoder, **recipe["training"])
-    own = None if network is None else encoder
+    own = encoder if networks else None
     return write_package(path, forest, image=image, about=about, encoder=own, overwrite=overwrite)
 
 
@@ -106,10 +107,9 @@ def load_recipe(folder: Path) -> dict[str, Any]:
     return recipe
 
 
-def _network(name: str) -> str | None:
-    """Return the name of the network without its maps; None for the filter bank."""
-    network, _ = split_name(name)
-    return network if network in DEEP_NAMES else None
+def _networks(name: str) -> list[str]:
+    """Return the names of the networks among the encoders with + between them, without their maps."""
+    return [network for network, _ in map(split_name, name.split("+")) if network in DEEP_NAMES]
 
 
 def _check_tables(recipe: dict[str, Any], path: Path) -> None:
@@ -128,15 +128,17 @@ def _check_tables(recipe: dict[str, Any], path: Path) -> None:
                 f"expected {needed} = a text in [{table}] of {path}, found {recipe[table].get(needed)!r}; add it"
             )
     name = recipe["encoder"]["name"]
-    deep = _network(name) is not None
-    if "+" in name or (set(recipe) == alone and not deep):
-        others = "" if set(recipe) == alone else ", or filters,"
+    parts, networks = name.split("+"), _networks(name)
+    filters = parts.count("filters")
+    if filters + len(networks) < len(parts) or (set(recipe) == alone and (filters or len(networks) > 1)):
+        others = "" if set(recipe) == alone else ", or filters, or several with + between,"
         remedy = ", or add [scribbles] and [training]" if set(recipe) == alone else ""
         raise PackageError(
             f"expected one of the deep encoders {', '.join(DEEP_NAMES)}{others} in [encoder] of {path}, found {name!r}; "
             f"choose one{remedy}"
         )
-    known = {**TABLES, "encoder": NETWORK_KEYS if deep else FILTER_KEYS}
+    own_keys = (NETWORK_KEYS if networks else set()) | (FILTER_KEYS if filters else set())
+    known = {**TABLES, "encoder": own_keys}
     for table in recipe.keys() - {"package"}:
         if unknown := set(recipe[table]) - known[table]:
             raise PackageError(
@@ -149,10 +151,11 @@ def _check_tables(recipe: dict[str, Any], path: Path) -> None:
 def _check_values(recipe: dict[str, Any], path: Path) -> None:
     """Refuse values of another kind, where what takes them would say nothing of the recipe."""
     limits, tile = recipe["encoder"].get("range", [0, 1]), recipe["encoder"].get("tile", 1)
+    sides = list(tile.values()) if isinstance(tile, dict) and "+" in recipe["encoder"]["name"] else [tile]
     channels = recipe["image"].get("channels", [0])
     for key, value, kind, good in (
         ("range", limits, "two numbers, low < high", _are(limits, (int, float)) and len(limits) == 2),
-        ("tile", tile, "a whole number", _are([tile], int)),
+        ("tile", tile, "a whole number", _are(sides, int)),
         ("channels", channels, "whole numbers from 0 on", _are(channels, int) and channels and min(channels) >= 0),
     ):
         if not good:
