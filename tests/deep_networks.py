@@ -35,24 +35,26 @@ class SmallNetwork(nn.Module):
         return tuple(maps)
 
 
-def small_network(channels: int = 1, **options) -> DeepEncoder:
+def small_network(
+    channels: int = 1, *, name: str = "small", core: int = 64, halo: int = 16, seed: int = 0, **options
+) -> DeepEncoder:
     """Return an encoder of cores of 64 and a halo of 16; its cells see 7 pixels further."""
     maps = tuple(
         MapSpec(f"s{2 ** (n + 1)}", tuple(f"s{2 ** (n + 1)}.{c}" for c in range(width)), 2 ** (n + 1), 0.0)
         for n, width in enumerate(WIDTHS)
     )
     spec = EncoderSpec(
-        name="small",
+        name=name,
         version=1,
         axes="yx",
         channels=channels,
-        halo=(16, 16),
+        halo=(halo, halo),
         maps=maps,
         intensity={"rule": "linear", "low": [0.0] * channels, "high": [255.0] * channels},
         options={},
-        tile=(64, 64),
+        tile=(core, core),
         dtype="float16",
         weights="0" * 64,
     )
-    module = randomise(SmallNetwork(channels, **options), seed=channels)
+    module = randomise(SmallNetwork(channels, **options), seed=channels + seed)
     return DeepEncoder(spec, module, plan_run(network_of("cellpose_cyto3")))

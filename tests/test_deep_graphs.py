@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="the extra 'torch' is not installed")
 pytest.importorskip("onnxruntime", reason="the extra 'cpu' is not installed")
 
 from deep_networks import small_network
-from deep_weights import cyto3_file
+from deep_weights import cyto3_file, random_encoder
 from forestbridge.encoders.deep import open_deep_encoder
 from forestbridge.errors import ForestError, ResourceError, SpecMismatchError
 from forestbridge.forest import PixelForest
@@ -55,6 +55,20 @@ def test_encoder_graphs(tmp_path: Path) -> None:
     assert len(casts) == 6 and all(makers[node.input[0]] != "Cast" for node in casts), "two in a row 1.13 takes away"
     export_encoder_onnx(encoder, tmp_path / "b.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("name, tile", [("dinov2", 140), ("micro_sam_lm", 144)])
+def test_transformers_on_other_tiles(name: str, tile: int, tmp_path: Path) -> None:
+    """Their positions are resized once, before the export; the network stays as it was. SAM is cut to two blocks."""
+    encoder = random_encoder(name, tile=tile, exportable=True, **({} if name == "dinov2" else {"zoom": 2}))
+    if name != "dinov2":
+        encoder.module.network.trunk.blocks = encoder.module.network.trunk.blocks[:2]
+    before = stored_maps(encoder, noise_tile(encoder.spec))
+    assert export_encoder_onnx(encoder, tmp_path / "a.onnx").max_abs <= 1e-3  # measured: 5e-04, a step of float16
+    assert export_encoder_torchscript(encoder, tmp_path / "a.pt").max_abs <= 1e-3  # measured: 0
+    assert all(
+        np.array_equal(a, b) for a, b in zip(before, stored_maps(encoder, noise_tile(encoder.spec)), strict=True)
+    )
 
 
 def exported(encoder, forest: PixelForest, folder: Path, image: np.ndarray | None = None) -> Mapping[str, Deviation]:

@@ -2,7 +2,6 @@
 
 import io
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,9 @@ from command_line import call
 from deep_networks import small_network
 from deep_weights import cyto3_file
 from forestbridge.archive import onnx_session
+from forestbridge.encoders.combined import CombinedEncoder
 from forestbridge.encoders.deep import open_deep_encoder
-from forestbridge.errors import ForestError, PackageError
-from test_deep_graphs import forest_over
+from forestbridge.errors import PackageError
 
 CELL = data.cell()
 """(660, 550) bytes."""
@@ -98,11 +97,11 @@ def test_refusals(tmp_path: Path) -> None:
 
 
 def test_combinations_have_no_package(tmp_path: Path) -> None:
-    encoder = small_network()
-    forest = forest_over(encoder, CELL[100:196, 100:196].astype(np.float32)[None])
-    both = replace(forest, spec=replace(encoder.spec, parts=(encoder.spec, fb.open_encoder("filters").spec)))
-    with pytest.raises(ForestError, match=r"found one over small and filters, .* train on one of them"):
-        fb.write_package(tmp_path / "a.zip", both)
+    both = CombinedEncoder([small_network(), fb.open_encoder("filters")])
+    with pytest.raises(
+        ValueError, match=r"expected a deep encoder, .* found small\+filters; package each deep encoder alone"
+    ):
+        fb.write_encoder_package(tmp_path / "a.zip", both)  # pyright: ignore[reportArgumentType]
     assert not list(tmp_path.iterdir())
 
 
@@ -110,6 +109,7 @@ def test_combinations_have_no_package(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["filters", "--range", "0", "255"], "expected one of the deep encoders"),
+        (["filters+cellpose_cyto3", "--range", "0", "255"], "each in a package of its own"),
         (["cellpose_cyto3"], "expected --image, whose intensities are measured, or --range"),
         (["sam_vit_h", "--range", "0", "255"], "less than 2 GiB"),
     ],

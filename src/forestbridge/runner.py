@@ -26,7 +26,7 @@ from forestbridge.archive import (
 )
 from forestbridge.assemble import Classes, Kind, Piece, answer_of, assemble
 from forestbridge.encoders.features import check_image, tiles_of
-from forestbridge.encoders.fixed_tiles import core_of, read_whole_tile
+from forestbridge.encoders.fixed_tiles import core_of, package_halo, package_sides, read_whole_tile
 from forestbridge.errors import ImageError, PackageError
 from forestbridge.files import check_output
 from forestbridge.image import Image, as_image
@@ -252,7 +252,7 @@ def _read_axes(info: PackageInfo) -> tuple[_Axis, ...]:
         least = min(minimum, b.halo + 1) if info.kind == "fused" else minimum
         axes.append(_Axis(a.id, minimum, 0 if a.size else a.step or 0, b.halo, least))
     if info.spec is not None and info.spec.tile is not None:
-        tile = [(core + 2 * halo, halo) for core, halo in zip(info.spec.tile, info.spec.halo, strict=True)]
+        tile = list(zip(package_sides(info.spec), package_halo(info.spec), strict=True))
         found = [(axis.minimum, axis.halo) for axis in axes]
         require(found == tile, f"tiles and halos {found} where its encoder has {tile}")
     return tuple(axes)

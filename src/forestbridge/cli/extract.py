@@ -25,6 +25,7 @@ from forestbridge.cli.options import (
     Weights,
 )
 from forestbridge.cli.output import print_json, print_path
+from forestbridge.cli.parsing import parse_tile
 from forestbridge.cli.places import Places, made_folder, places_for
 from forestbridge.cli.sources import EncoderChoice, Reading, encoder_for, open_image
 from forestbridge.encoders import Encoder
@@ -54,7 +55,11 @@ def extract(
         typer.Option("--scales", metavar="N N ...", help="All filters at these scales in pixels: --scales 1 3.5."),
     ] = None,
     tile: Annotated[
-        int | None, typer.Option(min=1, help="Deep encoders: side of a tile with its margin in pixels, 512 or 1024.")
+        str | None,
+        typer.Option(
+            metavar="N or NAME=N,...",
+            help="Deep encoders: side of a tile with its margin in pixels, 512 or 1024; for several dinov2=448,sam2_base=464.",
+        ),
     ] = None,
     range: Annotated[
         tuple[float, float] | None,
@@ -86,7 +91,8 @@ def extract(
 
     Example: [bold]forestbridge extract a.tif -o a.features.ome.zarr[/bold]
     """
-    choice = EncoderChoice(encoder, like, in_3d, scales, tile, range, preprocessing, weights, device, interpolation)
+    sides = None if tile is None else parse_tile(tile)
+    choice = EncoderChoice(encoder, like, in_3d, scales, sides, range, preprocessing, weights, device, interpolation)
     choice.check()
     check_present(images)
     places = places_for(images, output, SUFFIX)

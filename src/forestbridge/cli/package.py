@@ -21,6 +21,7 @@ from forestbridge.encoders.package_spec import PACKAGE
 from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.files import check_output
 from forestbridge.forest import PixelForest
+from forestbridge.graphs.parts import require_one_core
 from forestbridge.image.source import shown
 from forestbridge.model import open_forest
 from forestbridge.package import FORMATS, About, CheckReport, build_recipe, format_check
@@ -189,6 +190,7 @@ def write_ordered(
     """
     if forest.spec is not None:
         require_bilinear(forest.spec, "a package")
+        require_one_core(forest.spec)
     if picture is not None and forest.spec is not None:
         check_image(forest.spec, picture)
     _say_what_travels(order, picture)
@@ -250,9 +252,9 @@ def _say_network(spec: EncoderSpec, order: Order, weights: Path | None) -> str:
             f"{size:.1f} MB"
         )
         return license_over(order.about.license, info) if spec.name == PACKAGE else order.about.license
-    if spec.name in DEEP_NAMES:
-        megabytes = 4 * network_of(spec.name).parameters * len(order.formats) / 1e6
-        say(f"the weights of {spec.name} travel in the zip, once in each format: about {megabytes:.0f} MB")
+    if names := [part.name for part in spec.parts or (spec,) if part.name in DEEP_NAMES]:
+        megabytes = 4 * sum(network_of(name).parameters for name in names) * len(order.formats) / 1e6
+        say(f"the weights of {' and '.join(names)} travel in the zip, once in each format: about {megabytes:.0f} MB")
     return order.about.license
 
 

@@ -37,6 +37,24 @@ def repeat_options(args: list[str], repeatable: set[str]) -> list[str]:
     return expanded
 
 
+def parse_tile(text: str) -> int | dict[str, int]:
+    """Return the side of a tile, or for several encoders the side of each: "512", "dinov2=448,sam2_base=464".
+
+    Raises
+    ------
+    ValueError
+        If a side is no number from 1 on, or a name is missing or twice there.
+    """
+    entries = [entry.strip().rpartition("=") for entry in text.split(",")]
+    sides = {name.strip(): int(side) for name, _, side in entries if side.strip().isdecimal() and int(side) > 0}
+    if len(sides) < len(entries) or ("" in sides and len(sides) > 1):
+        raise ValueError(
+            "expected --tile with one side in pixels, 512, or one for each encoder, dinov2=448,sam2_base=464, found "
+            f"{text!r}; write it so"
+        )
+    return sides.get("", sides)
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)

@@ -114,7 +114,7 @@ class EncoderChoice(NamedTuple):
     like: Path | None = None
     in_3d: bool = False
     scales: Sequence[float] | None = None
-    tile: int | None = None
+    tile: int | dict[str, int] | None = None
     range: tuple[float, float] | None = None
     preprocessing: str | None = None
     weights: Path | None = None
@@ -172,6 +172,11 @@ class EncoderChoice(NamedTuple):
                     f"expected {', '.join(given)} with {kind} only, found the encoder {self.name or 'filters'}; leave it out, or choose "
                     "another one with --encoder"
                 )
+        if isinstance(self.tile, dict) and len(self.parts) == 1:
+            raise ValueError(
+                f"expected --tile N with one encoder, found sides by name ({', '.join(self.tile)}) with {self.name}; give the side alone, "
+                "or several encoders with + between"
+            )
 
     def running(self) -> dict[str, Any]:
         """Return how a network runs, as `encoder_from_spec` takes it."""

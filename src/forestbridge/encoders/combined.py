@@ -5,7 +5,7 @@ the part alone gives.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.encoders.base import BatchEncoder, Encoder, encoder_from_spec, is_package_name, open_encoder
+from forestbridge.encoders.networks import split_name
 from forestbridge.encoders.patchwise import require_bilinear
+from forestbridge.encoders.planning import tiles_of_one_core
 from forestbridge.spec import EncoderSpec
 from forestbridge.tiles import plan_tiles
 
@@ -25,6 +27,9 @@ MOST_PIXELS = 1536
 
 FILTER_OPTIONS = {"selection", "compute_in_2d"}
 """Options that go to the filter bank; others go to the deep encoders, `channels` to all."""
+
+OF_EACH = ("tile", "zoom", "weights")
+"""Options that may be a mapping from an encoder's name to its own value; encoders that are not in it take their default."""
 
 PACKAGE_OPTIONS = {"low", "high", "channels", "tile", "device"}
 """Options that packages share with deep encoders; with images they measure what they need themselves."""
@@ -38,14 +43,16 @@ def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
     names
         As `open_encoder` takes them, each encoder once.
     options
-        `channels`; `selection` and `compute_in_2d` for the filter bank; all others for the deep encoders. `weights` may be a mapping
-        from an encoder's name to a file.
+        `channels`; `selection` and `compute_in_2d` for the filter bank; all others for the deep encoders. `tile`, `zoom` and `weights`
+        may be mappings from an encoder's name to its own value.
 
     Raises
     ------
     ValueError
-        If parts do not go together: different spatial axes or channels, one twice, or tiles without a common multiple.
+        If parts do not go together: different spatial axes or channels, one twice, or tiles without a common multiple; or a mapping names
+        an encoder that is not among them.
     """
+    _check_mappings(names, options)
     if options.get("interpolation", "bilinear") != "bilinear":
         raise ValueError(
             f"expected the interpolation bilinear for {'+'.join(names)}, found {options['interpolation']!r}, whose patches are those of "
@@ -60,15 +67,44 @@ def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
         if name == "filters":
             own = {k: v for k, v in options.items() if k in FILTER_OPTIONS or k == "channels"}
         elif is_package_name(name):
-            own = {k: v for k, v in options.items() if k in PACKAGE_OPTIONS}
+            own = {k: v for k, v in _own_values(name, options).items() if k in PACKAGE_OPTIONS}
             if images is not None:
                 own = {"images": images, **{k: v for k, v in own.items() if k not in ("low", "high")}}
         else:
-            own = {k: v for k, v in options.items() if k not in FILTER_OPTIONS}
-            if isinstance(own.get("weights"), dict):
-                own["weights"] = own["weights"].get(name.split(":")[0])
+            own = {k: v for k, v in _own_values(name, options).items() if k not in FILTER_OPTIONS}
         parts.append(open_encoder(name, **own))
     return CombinedEncoder(parts)
+
+
+def _check_mappings(names: Sequence[str], options: dict[str, Any]) -> None:
+    """Refuse mappings that name other encoders.
+
+    Raises
+    ------
+    ValueError
+        With the names that are there.
+    """
+    known = {_key(name): name for name in names if name != "filters"}
+    for option in OF_EACH:
+        if isinstance(options.get(option), Mapping) and (unknown := {_key(n) for n in options[option]} - set(known)):
+            raise ValueError(
+                f"expected {option} for encoders among {', '.join(known)}, found {', '.join(sorted(unknown))}; name one of these"
+            )
+
+
+def _own_values(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of one encoder, those from a mapping by its name."""
+    own = dict(options)
+    for option in OF_EACH:
+        if isinstance(own.get(option), Mapping):
+            values = {_key(n): value for n, value in own.pop(option).items()}
+            own |= {option: values[_key(name)]} if _key(name) in values else {}
+    return own
+
+
+def _key(name: str) -> str:
+    """Return the name of an encoder without its maps; that of a package is its path."""
+    return name if is_package_name(name) else split_name(name)[0]
 
 
 def combination_from_spec(spec: EncoderSpec, **options: Any) -> "CombinedEncoder":
@@ -146,11 +182,21 @@ def _common_tile(specs: Sequence[EncoderSpec]) -> tuple[int, ...] | None:
     common = tuple(math.lcm(*sides) for sides in zip(*cores, strict=True))
     if max(common) > MOST_PIXELS:
         shown = ", ".join(f"{spec.name} {spec.tile}" for spec in specs if spec.tile is not None)
+        networks = [spec for spec in specs if spec.tile is not None]
         raise ValueError(
-            f"expected tiles whose cores have a common multiple of at most {MOST_PIXELS} pixels, found cores of {shown}; combine "
-            "encoders with equal tiles, or one of them with the filter bank"
+            f"expected tiles whose cores have a common multiple of at most {MOST_PIXELS} pixels, found cores of {shown}; "
+            f"{tiles_text(networks)}, or combine one of them with the filter bank"
         )
     return common
+
+
+def tiles_text(specs: Sequence[EncoderSpec]) -> str:
+    """Return what to do where tiles of networks do not go together."""
+    if (tiles := tiles_of_one_core(specs)) is None:
+        return "extract with tiles of one core"
+    (core, _), *_ = tiles.values()
+    given = ",".join(f"{name}={side}" for name, (_, side) in tiles.items())
+    return f"extract with --tile {given} (tile={{...}}), which gives each a core of {core}"
 
 
 class _Piece(NamedTuple):

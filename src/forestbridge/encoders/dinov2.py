@@ -1,8 +1,10 @@
 """DINOv2 ViT-S/14 with registers: from three colours to one token of 384 numbers for each 14 × 14 pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from forestbridge.encoders.layers import attention
@@ -61,3 +63,18 @@ class Dinov2Encoder(nn.Module):
         tokens = self.trunk.forward_features(picture)  # (N, 1 + 4 + rows·columns, 384)
         patches = tokens[:, self.trunk.num_prefix_tokens :]
         return (patches.transpose(1, 2).reshape(-1, patches.shape[2], rows, columns),)
+
+    @contextmanager
+    def positions_for(self, height: int, width: int) -> Iterator[None]:
+        """Hold the positions of a picture of so many pixels ready: ONNX has no operation that resizes them as the network does."""
+        from timm.layers.pos_embed import resample_abs_pos_embed
+
+        before, grid = self.trunk.pos_embed, self.trunk.patch_embed.grid_size
+        size = (height // PATCH, width // PATCH)
+        with torch.no_grad():
+            resized = resample_abs_pos_embed(before, list(size), grid, num_prefix_tokens=0)
+        self.trunk.pos_embed, self.trunk.patch_embed.grid_size = nn.Parameter(resized, requires_grad=False), size
+        try:
+            yield
+        finally:
+            self.trunk.pos_embed, self.trunk.patch_embed.grid_size = before, grid

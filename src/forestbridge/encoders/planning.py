@@ -1,9 +1,10 @@
 """From what a user asks of a deep encoder to its spec, and whether a spec is one that this version makes; loads no torch."""
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from forestbridge.encoders.networks import VERSION, Network, Preprocessing, network_of, plan_spec
+from forestbridge.encoders.networks import NETWORKS, VERSION, Network, Preprocessing, network_of, plan_spec
 from forestbridge.encoders.patchwise import plan_patches, seen_tile
 from forestbridge.spec import INTERPOLATIONS, EncoderSpec, Interpolation
 
@@ -64,7 +65,7 @@ def check_spec(spec: EncoderSpec) -> None:
                 network_of(spec.name),
                 low=spec.intensity["low"],
                 high=spec.intensity["high"],
-                zoom=spec.input_size[0] // side if spec.input_size else 1,
+                zoom=_zoom(spec),
                 preprocessing=spec.options["preprocessing"],
                 **options,
             )
@@ -77,6 +78,52 @@ def check_spec(spec: EncoderSpec) -> None:
             f"expected {spec.name} version {VERSION} [{again.fingerprint()}], found version {spec.version} "
             f"[{spec.fingerprint()}]; use the forestbridge that made it, or extract and train again"
         )
+
+
+class OneCore(NamedTuple):
+    """A core, and the side of the tile with its halo that has it."""
+
+    core: int
+    side: int
+
+
+def tiles_of_one_core(specs: Sequence[EncoderSpec]) -> dict[str, OneCore] | None:
+    """Return tiles of networks by name that all have the same core, as near as can be to those that they have; None without any."""
+    networks = {network.name: network for network in NETWORKS}
+    if not all(spec.name in networks and spec.tile for spec in specs):
+        return None
+    sides = [_sides_by_core(networks[spec.name], spec) for spec in specs]
+    wanted = [seen_tile(spec)[0] for spec in specs]
+
+    def distance(core: int) -> float:
+        return sum(abs(math.log(found[core] / side)) for found, side in zip(sides, wanted, strict=True))
+
+    common = sorted(set.intersection(*map(set, sides)), key=distance)
+    return (
+        {s.name: OneCore(common[0], found[common[0]]) for s, found in zip(specs, sides, strict=True)}
+        if common
+        else None
+    )
+
+
+def _sides_by_core(network: Network, spec: EncoderSpec) -> dict[int, int]:
+    """Return the sides of tiles by their cores, from half to twice that of a spec, and enlarged as it is; of several the nearest."""
+    wanted, channels = seen_tile(spec)[0], network.inputs[0]
+    found: dict[int, int] = {}
+    for side in sorted(range(wanted // 2, 2 * wanted + 1), key=lambda side: abs(side - wanted)):
+        try:
+            other = plan_spec(network, channels=channels, low=[0], high=[1], weights="", tile=side)
+        except ValueError:
+            continue
+        assert other.tile is not None
+        if _zoom(other) == _zoom(spec):
+            found.setdefault(other.tile[0], side)
+    return found
+
+
+def _zoom(spec: EncoderSpec) -> int:
+    """Return by how much a tile is enlarged for the network."""
+    return spec.input_size[0] // seen_tile(spec)[0] if spec.input_size else 1
 
 
 def _refuse_scaling(settings: dict[str, Any]) -> None:

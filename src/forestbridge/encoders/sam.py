@@ -1,6 +1,7 @@
 """SAM's image encoder, ViT-H, and ViT-B as microSAM trained it: from three colours to neck and patch embedding, both at stride 16."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ MODELS = {
 """timm's names."""
 
 PREFIX = "image_encoder."
+
+PATCH = 16
+"""Side of what becomes a token, in pixels of the picture."""
 
 
 def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -> "SamEncoder":
@@ -117,3 +121,17 @@ class SamEncoder(nn.Module):
             x = self.trunk.blocks(x)  # (N, y/16, x/16, width)
             found["neck"] = self.trunk.neck(x.permute(0, 3, 1, 2))  # (N, 256, y/16, x/16)
         return tuple(found[m] for m in self.maps)
+
+    @contextmanager
+    def positions_for(self, height: int, width: int) -> Iterator[None]:
+        """Hold the positions of a picture of so many pixels ready: ONNX has no operation that resizes them as the network does."""
+        from timm.layers.pos_embed import resample_abs_pos_embed_nhwc
+
+        before = self.trunk.pos_embed
+        with torch.no_grad():
+            resized = resample_abs_pos_embed_nhwc(before, [height // PATCH, width // PATCH])
+        self.trunk.pos_embed = nn.Parameter(resized, requires_grad=False)
+        try:
+            yield
+        finally:
+            self.trunk.pos_embed = before

@@ -38,8 +38,16 @@ class GraphBuilder:
         self._inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
         return name
 
-    def include(self, graph: onnx.GraphProto) -> None:
-        """Take the nodes and constants of another graph, whose inputs have the names of values here."""
+    def include(self, graph: onnx.GraphProto, *, prefix: str = "") -> None:
+        """Take the nodes and constants of another graph, whose inputs, with the prefix, have the names of values here.
+
+        Parameters
+        ----------
+        prefix
+            Set before all names of the graph, which is changed, to keep them apart from those of others.
+        """
+        if prefix:
+            onnx.compose.add_prefix_graph(graph, prefix, inplace=True)
         self._nodes.extend(graph.node)
         self._initializers.extend(graph.initializer)
 

@@ -2,9 +2,10 @@
 
 import io
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import onnx
@@ -45,6 +46,15 @@ class NetworkEncoder(Protocol):
 
 GraphEncoder = NetworkEncoder | PackageEncoder
 """What goes into an ONNX graph of a fixed tile: a module of torch, which is exported, or a package, whose graph is taken over."""
+
+
+@runtime_checkable
+class FixedPositions(Protocol):
+    """A network that resizes what it has learnt of positions to the picture at hand."""
+
+    def positions_for(self, height: int, width: int) -> AbstractContextManager[None]:
+        """Hold them ready for a picture of so many pixels; what the network answers stays the same."""
+        ...
 
 
 def tile_sides(spec: EncoderSpec) -> tuple[int, ...]:
@@ -155,8 +165,13 @@ def _exact_maps(encoder: GraphEncoder, raw: NDArray[np.float32]) -> Sequence[NDA
 
 def noise_tile(spec: EncoderSpec) -> NDArray[np.float32]:
     """Return (C, T, T) float32 noise in the range of the spec's intensities; always the same."""
+    return noise_in(spec, tile_sides(spec))
+
+
+def noise_in(spec: EncoderSpec, sides: Sequence[int]) -> NDArray[np.float32]:
+    """Return such noise (C, *sides)."""
     low, high = (np.array(spec.intensity.get(key, [end])).ravel() for key, end in (("low", 0.0), ("high", 255.0)))
-    noise = np.random.default_rng(0).random((spec.channels, *tile_sides(spec)))
+    noise = np.random.default_rng(0).random((spec.channels, *sides))
     return (low.reshape(-1, 1, 1) + noise * (high - low).reshape(-1, 1, 1)).astype(np.float32)
 
 
@@ -187,7 +202,7 @@ def network_graph(encoder: GraphEncoder) -> onnx.GraphProto:
 
     exact = [f"exact:{m.name}" for m in encoder.spec.maps] if encoder.spec.dtype == "float16" else names
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), tracing_without_warnings():
+    with warnings.catch_warnings(), tracing_without_warnings(), fixed_positions(encoder):
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
         warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)  # parts of that export
         torch.onnx.export(
@@ -207,6 +222,17 @@ def network_graph(encoder: GraphEncoder) -> onnx.GraphProto:
         for source, target, shape in zip(exact, names, shapes, strict=True):
             _add_rounding(model.graph, source, target, shape)
     return model.graph
+
+
+@contextmanager
+def fixed_positions(encoder: NetworkEncoder) -> Iterator[None]:
+    """Let a transformer that is traced hold the positions of one tile, in place of resizing those that it was trained with."""
+    height, width = encoder.spec.input_size or tile_sides(encoder.spec)
+    with ExitStack() as stack:
+        for part in encoder.module.modules():
+            if isinstance(part, FixedPositions):
+                stack.enter_context(part.positions_for(height, width))
+        yield
 
 
 def _add_rounding(graph: onnx.GraphProto, source: str, target: str, shape: tuple[int, ...]) -> None:
@@ -237,17 +263,18 @@ def require_versions(opsets: dict[str, int], ir_version: int) -> None:
         )
 
 
-def require_one_file(encoder: GraphEncoder) -> None:
-    """Refuse a network that does not fit into one ONNX file.
+def require_one_file(*encoders: GraphEncoder) -> None:
+    """Refuse networks that do not fit into one ONNX file together.
 
     Raises
     ------
     ResourceError
         If so.
     """
-    if (size := weights_bytes(encoder)) > MOST_BYTES:
+    if (size := sum(map(weights_bytes, encoders))) > MOST_BYTES:
+        names = " and ".join(encoder.spec.name for encoder in encoders)
         raise ResourceError(
-            f"expected weights of less than 2 GiB for a package, found {size / 2**30:.1f} GiB for {encoder.spec.name}; train on a "
+            f"expected weights of less than 2 GiB for a package, found {size / 2**30:.1f} GiB for {names}; train on a "
             "smaller encoder, such as sam2_base, or predict with the .forest file, which needs no package"
         )
 

@@ -1,6 +1,7 @@
-"""A deep encoder and its forest in one ONNX graph: raw intensities (1, C, T, T) in, class probabilities (1, K, T, T) out.
+"""An encoder of fixed tiles and its forest in one ONNX graph: raw intensities (1, C, T, T) in, class probabilities (1, K, T, T) out.
 
     network ── rounding ── used channels ──▶ Loop over strips of rows: interpolate, classify ──▶ probabilities
+    filter bank ────────── used channels ──▶
 
 The features of all pixels are never in memory together: at 768 features and a tile of 1024 they would take 3 GB, several times.
 """
@@ -11,22 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from forestbridge.engine import MapPart, predict_block
+from forestbridge.encoders.filters import FilterBank
+from forestbridge.encoders.fixed_tiles import package_sides
+from forestbridge.engine import predict_block
 from forestbridge.errors import ForestError
 from forestbridge.forest import PixelForest
 from forestbridge.graphs.builder import GraphBuilder
 from forestbridge.graphs.deviation import Deviation, Runner, compare_probabilities, onnx_runner
-from forestbridge.graphs.encoder import (
-    GraphEncoder,
-    cell_counts,
-    internal_name,
-    network_graph,
-    noise_tile,
-    stored_maps,
-    tile_sides,
-)
+from forestbridge.graphs.encoder import internal_name, network_graph, require_one_file
+from forestbridge.graphs.filters import add_filters
 from forestbridge.graphs.forest import add_trees
+from forestbridge.graphs.parts import TileEncoder, TilePart, map_parts, networks_of, noise_raw, tile_parts
 from forestbridge.graphs.strips import Lines, MapLines, used_maps
+from forestbridge.prune import used_filters
 from forestbridge.spec import require_same_spec
 
 STRIP = 16384
@@ -34,9 +32,9 @@ STRIP = 16384
 
 
 def export_deep_fused_onnx(
-    forest: PixelForest, path: str | Path, *, encoder: GraphEncoder, image: NDArray[np.float32] | None = None
+    forest: PixelForest, path: str | Path, *, encoder: TileEncoder, image: NDArray[np.float32] | None = None
 ) -> Deviation:
-    """Write a forest together with its deep encoder; input ``raw``, output ``probabilities``, of one fixed tile.
+    """Write a forest together with its deep encoder, or a combination; input ``raw``, output ``probabilities``, of one fixed tile.
 
     Parameters
     ----------
@@ -48,25 +46,28 @@ def export_deep_fused_onnx(
     Returns
     -------
     deviation
-        From the network in torch and the engine.
+        From the encoder and the engine.
 
     Raises
     ------
     ForestError, SpecMismatchError
-        If the forest was not trained on this encoder.
+        If the forest was not trained on this encoder, or its parts do not fit into one tile.
     ResourceError
         If the weights are larger than one ONNX file can be.
     OutputExistsError, ResourceError
         If the path exists, or its folder cannot be written.
     """
     require_own_encoder(forest, encoder)
-    spec, sides = encoder.spec, tile_sides(encoder.spec)
-    lines, pruned = used_maps(forest, spec)
+    spec, sides, parts = encoder.spec, package_sides(encoder.spec), tile_parts(encoder)
+    require_one_file(*networks_of(parts))
+    lines, pruned = used_maps(forest, parts)
     graph = GraphBuilder("fused", prefix="pixels/")
-    raw_shape = (1, spec.channels, *sides)
-    graph.input("raw", raw_shape)
-    graph.include(network_graph(encoder))
-    maps = [_used_cells(graph, internal_name(spec.maps[line.index].name), line) for line in lines]
+    graph.input("raw", (1, spec.channels, *sides))
+    maps = []
+    for n, part in enumerate(parts):
+        if own := [line for line in lines if line.part == n]:
+            alone = len(parts) == 1 and not any(part.inset)
+            maps += _part_cells(graph, part, own, prefix="" if alone else f"{part.spec.name}/")
     rows = max(n for n in range(1, sides[0] + 1) if sides[0] % n == 0 and n * sides[1] <= max(STRIP, sides[1]))
     body = _strip_body(lines, maps, pruned, rows=rows, width=sides[1])
     count = graph.constant(np.asarray(sides[0] // rows, np.int64))
@@ -82,28 +83,22 @@ def export_deep_fused_onnx(
 
 
 def measure_deep_fused(
-    forest: PixelForest, encoder: GraphEncoder, run: Runner, *, image: NDArray[np.float32] | None
+    forest: PixelForest, encoder: TileEncoder, run: Runner, *, image: NDArray[np.float32] | None
 ) -> Deviation:
-    """Compare a fused graph with the network in torch and the engine, on one tile."""
-    raw = noise_tile(encoder.spec) if image is None else image
+    """Compare a fused graph with the encoder and the engine, on one tile."""
+    raw = noise_raw(encoder) if image is None else image
     return compare_probabilities(run(raw[None])[0], tile_probabilities(forest, encoder, raw))
 
 
-def tile_probabilities(forest: PixelForest, encoder: GraphEncoder, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+def tile_probabilities(forest: PixelForest, encoder: TileEncoder, raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the (K, T, T) probabilities of a whole tile (C, T, T), its halo included, from the engine."""
-    sides = tile_sides(encoder.spec)
-    parts = [
-        MapPart(values, (m.stride, m.stride), (m.offset, m.offset), (cells[0], cells[1]))
-        for m, values, cells in zip(
-            encoder.spec.maps, stored_maps(encoder, raw), cell_counts(encoder.spec), strict=True
-        )
-    ]
-    result = np.empty((forest.n_classes, *sides), np.float32)
-    predict_block(forest, parts, (slice(0, sides[0]), slice(0, sides[1])), result)
+    height, width = package_sides(encoder.spec)
+    result = np.empty((forest.n_classes, height, width), np.float32)
+    predict_block(forest, map_parts(tile_parts(encoder), raw), (slice(0, height), slice(0, width)), result)
     return result
 
 
-def require_own_encoder(forest: PixelForest, encoder: GraphEncoder) -> None:
+def require_own_encoder(forest: PixelForest, encoder: TileEncoder) -> None:
     """Refuse a forest that was trained on something else.
 
     Raises
@@ -120,11 +115,33 @@ def require_own_encoder(forest: PixelForest, encoder: GraphEncoder) -> None:
     )
 
 
-def _used_cells(graph: GraphBuilder, name: str, line: MapLines) -> str:
-    """Add the used channels of a map, channels last: (t, t, F)."""
+def _part_cells(graph: GraphBuilder, part: TilePart, lines: list[MapLines], *, prefix: str) -> list[str]:
+    """Add an encoder; return the (t, t, F) used channels of each of its maps that are used.
+
+    Parameters
+    ----------
+    prefix
+        Of its names in the graph; its input has the name "raw" after it.
+    """
+    if isinstance(part.encoder, FilterBank):
+        [line] = lines
+        bank, kept = used_filters(part.encoder, line.channels.tolist())
+        features = add_filters(graph, "raw", bank.filters, channels=part.spec.channels, ndim=2)
+        return [_used_cells(graph, features, np.searchsorted(kept, line.channels))]
+    if prefix:
+        ends = [inset + side for inset, side in zip(part.inset, part.sides, strict=True)]
+        window = (graph.constant(np.array(values)) for values in (part.inset, ends, (2, 3)))
+        graph.node("Slice", "raw", *window, output=f"{prefix}raw")
+    graph.include(network_graph(part.encoder), prefix=prefix)
+    names = [prefix + internal_name(part.spec.maps[line.index].name) for line in lines]
+    return [_used_cells(graph, name, line.channels) for name, line in zip(names, lines, strict=True)]
+
+
+def _used_cells(graph: GraphBuilder, name: str, channels: NDArray[np.int64]) -> str:
+    """Add some channels of a map, channels last: (t, t, F)."""
     last = graph.node("Transpose", name, perm=[0, 2, 3, 1])  # (1, t, t, F)
     plain = graph.node("Squeeze", last, graph.constant(np.array([0])))
-    return graph.node("Gather", plain, graph.constant(line.channels), axis=2)
+    return graph.node("Gather", plain, graph.constant(channels), axis=2)
 
 
 def _strip_body(lines: list[MapLines], maps: list[str], forest: PixelForest, *, rows: int, width: int) -> GraphBuilder:
@@ -136,6 +153,9 @@ def _strip_body(lines: list[MapLines], maps: list[str], forest: PixelForest, *, 
     pixel_rows = body.node("Add", body.node("Mul", number, body.constant(np.asarray(rows))), row_numbers)  # (rows,)
     features = []
     for line, cells in zip(lines, maps, strict=True):
+        if line.rows is None or line.columns is None:
+            features.append(body.node("Gather", cells, pixel_rows, axis=0))  # (rows, T, F)
+            continue
         own = Lines(*(body.node("Gather", body.constant(values), pixel_rows, axis=0) for values in line.rows))  # type: ignore[arg-type]
         across = Lines(*(body.constant(values) for values in line.columns))  # type: ignore[arg-type]
         between = _blend(body, cells, own, axis=0, shape=[rows, 1, 1])  # (rows, t, F)

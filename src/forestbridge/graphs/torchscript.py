@@ -14,17 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.encoders.filters import filter_bank_from_spec
+from forestbridge.encoders.filters import FilterBank, filter_bank_from_spec
+from forestbridge.encoders.fixed_tiles import package_sides
+from forestbridge.encoders.package import PackageEncoder
 from forestbridge.errors import ForestError, MissingExtraError
 from forestbridge.files import new_file
 from forestbridge.forest import PixelForest
 from forestbridge.graphs.deviation import Deviation, Runner, measure_filters, measure_forest, measure_fused
-from forestbridge.graphs.encoder import NetworkEncoder, measure_encoder, noise_tile, require_one_file
+from forestbridge.graphs.encoder import (
+    NetworkEncoder,
+    fixed_positions,
+    measure_encoder,
+    noise_tile,
+    require_one_file,
+)
 from forestbridge.graphs.forest import forest_input
 from forestbridge.graphs.fused import bank_of
 from forestbridge.graphs.fused_deep import measure_deep_fused, require_own_encoder
-from forestbridge.graphs.strips import used_maps
-from forestbridge.prune import drop_unused_filters
+from forestbridge.graphs.parts import TileEncoder, TilePart, networks_of, tile_parts
+from forestbridge.graphs.strips import MapLines, used_maps
+from forestbridge.prune import drop_unused_filters, used_filters
 from forestbridge.spec import EncoderSpec
 
 if TYPE_CHECKING:
@@ -160,9 +169,9 @@ def export_encoder_torchscript(
 
 
 def export_deep_fused_torchscript(
-    forest: PixelForest, path: str | Path, *, encoder: NetworkEncoder, image: NDArray[np.float32] | None = None
+    forest: PixelForest, path: str | Path, *, encoder: TileEncoder, image: NDArray[np.float32] | None = None
 ) -> Deviation:
-    """Write a forest together with its deep encoder: raw intensities (1, C, T, T) in, class probabilities (1, K, T, T) out.
+    """Write a forest with its deep encoder, or a combination: raw intensities (1, C, T, T) in, probabilities (1, K, T, T) out.
 
     Parameters, result and errors are those of `export_deep_fused_onnx`.
 
@@ -172,23 +181,47 @@ def export_deep_fused_torchscript(
         If the forest is deeper than `MAX_TORCHSCRIPT_DEPTH`, or the encoder's attention is fused.
     """
     require_torch()
-    from forestbridge.graphs.torch_deep import DeepFusedModule, StoredMaps, UsedMaps
+    from forestbridge.graphs.torch_deep import DeepFusedModule, Parts, Window
     from forestbridge.graphs.torch_forest import ForestModule
 
     require_own_encoder(forest, encoder)
     _require_shallow(forest)
-    require_one_file(encoder)
-    lines, pruned = used_maps(forest, encoder.spec)
-    network = _traced(UsedMaps(StoredMaps(encoder.module, encoder.spec.dtype), lines), encoder)
-    run = _write(DeepFusedModule(network, lines, ForestModule(pruned)), path, frozen=True)
+    parts = tile_parts(encoder)
+    require_one_file(*networks_of(parts))
+    lines, pruned = used_maps(forest, parts)
+    modules = []
+    for n, part in enumerate(parts):
+        if own := [line for line in lines if line.part == n]:
+            module = _used_module(part, own)
+            modules.append(Window(module, part.inset, part.sides) if any(part.inset) else module)
+    network = modules[0] if len(parts) == 1 else Parts(modules)
+    module = DeepFusedModule(network, lines, ForestModule(pruned), package_sides(encoder.spec))
+    run = _write(module, path, frozen=True)
     return measure_deep_fused(forest, encoder, run, image=image)
+
+
+def _used_module(part: TilePart, lines: list[MapLines]) -> "nn.Module":
+    """Return an encoder that gives the channels of its maps that are used."""
+    from forestbridge.graphs.torch_deep import StoredMaps, UsedFilters, UsedMaps
+    from forestbridge.graphs.torch_filters import FilterBankModule
+
+    if isinstance(part.encoder, FilterBank):
+        [line] = lines
+        bank, kept = used_filters(part.encoder, line.channels.tolist())
+        module = FilterBankModule(bank.filters, channels=part.spec.channels, ndim=2)
+        return UsedFilters(module, np.searchsorted(kept, line.channels))
+    if isinstance(part.encoder, PackageEncoder):
+        raise ForestError(
+            "expected a network of torch for TorchScript, found a package, whose graph is ONNX; export ONNX only"
+        )
+    return _traced(UsedMaps(StoredMaps(part.encoder.module, part.spec.dtype), lines), part.encoder)
 
 
 def _traced(module: "nn.Module", encoder: NetworkEncoder) -> "nn.Module":
     """Return a network as TorchScript of one fixed tile, without operations that PyTorch 1.13 does not know."""
     import torch
 
-    with tracing_without_warnings(), torch.no_grad():
+    with tracing_without_warnings(), fixed_positions(encoder), torch.no_grad():
         example = torch.from_numpy(noise_tile(encoder.spec))[None]
         traced: Any = torch.jit.trace(module.eval(), example, check_trace=False, strict=False)
     if traced.inlined_graph.findAllNodes(FUSED_ATTENTION, recurse=True):
@@ -302,14 +335,19 @@ def compile_module(module: "nn.Module", *, frozen: bool = False) -> bytes:
     Parameters
     ----------
     frozen
-        Whether weights become constants, and what follows from them is computed once.
+        Whether weights become constants, and what follows from them is computed once. The lists of a filter bank stay as they are:
+        frozen, they make a graph that fails.
     """
     import torch
 
+    from forestbridge.graphs.torch_filters import FilterBankModule
+
+    banks = [name for name, part in module.named_modules() if isinstance(part, FilterBankModule)]
+    kept = [f"{name}.{attribute}" for name in banks for attribute in FilterBankModule.__annotations__]
     buffer = io.BytesIO()
     with torchscript_without_warnings():
         script = torch.jit.script(module.eval())
-        torch.jit.save(torch.jit.freeze(script) if frozen else script, buffer)
+        torch.jit.save(torch.jit.freeze(script, preserved_attrs=kept) if frozen else script, buffer)
     return normalise_archive(buffer.getvalue())
 
 

@@ -1,14 +1,15 @@
 """Fused packages of deep encoders: their encoder, whose weights travel, and how far tile by tile is from the feature store."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.encoders.base import is_package_name
+from forestbridge.encoders.base import encoder_from_spec, is_package_name
+from forestbridge.encoders.combined import CombinedEncoder
 from forestbridge.encoders.features import tiles_of
 from forestbridge.encoders.fixed_tiles import core_of, read_whole_tile
 from forestbridge.encoders.networks import DEEP_NAMES, network_of
@@ -19,7 +20,8 @@ from forestbridge.errors import MissingExtraError, ResourceError
 from forestbridge.forest import PixelForest
 from forestbridge.graphs import load_torchscript
 from forestbridge.graphs.deviation import Deviation, Runner, compare_probabilities, onnx_runner
-from forestbridge.graphs.encoder import MOST_BYTES, GraphEncoder, require_one_file
+from forestbridge.graphs.encoder import MOST_BYTES, require_one_file
+from forestbridge.graphs.parts import TileEncoder, networks_of, require_one_core, tile_parts
 from forestbridge.image import Image, as_image
 from forestbridge.package.origin import origin_citations, origin_facts, origin_text
 from forestbridge.predict import predict
@@ -32,9 +34,9 @@ LARGEST_IMAGE = 2
 
 
 def is_deep(spec: EncoderSpec) -> bool:
-    """Whether the values depend on a grid of tiles: a network, in a package of one fixed tile."""
-    of_network = spec.dtype == "float16" or spec.name == PACKAGE
-    return spec.tile is not None and len(spec.axes) == 2 and of_network and not spec.parts
+    """Whether the values depend on a grid of tiles: a network, or a combination with one, in a package of one fixed tile."""
+    of_network = "float16" in spec.dtypes or PACKAGE in [part.name for part in spec.parts or (spec,)]
+    return spec.tile is not None and len(spec.axes) == 2 and of_network
 
 
 def require_formats(formats: Sequence[str], package: str) -> None:
@@ -58,24 +60,29 @@ def require_formats(formats: Sequence[str], package: str) -> None:
         )
 
 
-def require_small_network(name: str) -> None:
-    """Refuse a network that does not fit into one ONNX file, before anybody downloads it.
+def networks_in(spec: EncoderSpec) -> list[EncoderSpec]:
+    """Return the parts with weights, for an encoder alone itself."""
+    return [part for part in spec.parts or (spec,) if part.name != "filters"]
+
+
+def require_small_network(*names: str) -> None:
+    """Refuse networks that do not fit into one ONNX file together, before anybody downloads them.
 
     Raises
     ------
     ResourceError
         If so.
     """
-    size = 4 * network_of(name).parameters
+    size = 4 * sum(network_of(name).parameters for name in names)
     if size > MOST_BYTES:
         raise ResourceError(
-            f"expected weights of less than 2 GiB for a package, found about {size / 1e6:.0f} MB for {name}; choose a smaller encoder, "
-            "such as sam2_base"
+            f"expected weights of less than 2 GiB for a package, found about {size / 1e6:.0f} MB for {' and '.join(names)}; choose a "
+            "smaller encoder, such as sam2_base"
         )
 
 
-def exportable_encoder(spec: EncoderSpec, *, weights: str | Path | None = None) -> GraphEncoder:
-    """Return the deep encoder of a spec in operations that every runtime has.
+def exportable_encoder(spec: EncoderSpec, *, weights: str | Path | None = None) -> TileEncoder:
+    """Return the deep encoder of a spec, or the combination, in operations that every runtime has.
 
     Parameters
     ----------
@@ -85,67 +92,96 @@ def exportable_encoder(spec: EncoderSpec, *, weights: str | Path | None = None) 
 
     Raises
     ------
+    ForestError
+        If networks of a combination see tiles of different cores.
     ValueError, WeightsError, PackageError, SpecMismatchError, ResourceError
         If this version has no such encoder, its weights are not there or are others, or are too large for a package.
     MissingExtraError
         If torch or timm is not installed.
     """
     require_bilinear(spec, "a package")
-    if spec.name == PACKAGE or (weights is not None and is_package_name(str(weights))):
+    is_package = weights is not None and is_package_name(str(weights))
+    if spec.name == PACKAGE or (is_package and not spec.parts):
         own = package_encoder_from_spec(spec, weights)
         require_one_file(own)
         return own
-    if spec.name not in DEEP_NAMES:
+    networks = networks_in(spec)
+    if is_package:
         raise ValueError(
-            f"expected a forest over filters or one of {', '.join(DEEP_NAMES)}, found {spec.name!r}; give its encoder "
-            "(write_package(..., encoder=...))"
+            f"expected the weights of {spec.name} as files of its networks, found the package {weights}, whose graph is taken over for an "
+            "encoder alone only; give the networks' own weights, or leave --weights out where they are in the cache"
         )
-    require_small_network(spec.name)
+    if strange := [part.name for part in networks if part.name not in DEEP_NAMES]:
+        raise ValueError(
+            f"expected a forest over filters, one of {', '.join(DEEP_NAMES)}, or several of these, found {spec.name!r} with "
+            f"{', '.join(strange)}; give its encoder (write_package(..., encoder=...)), or predict with the .forest file, which needs no "
+            "package"
+        )
+    require_one_core(spec)
+    require_small_network(*(part.name for part in networks))
     try:
-        from forestbridge.encoders.deep import deep_encoder_from_spec
+        from forestbridge.encoders.deep import DeepEncoder
     except ImportError as error:
         raise MissingExtraError(f"the encoder {spec.name}", "torch") from error
-    encoder = deep_encoder_from_spec(spec, weights=weights, exportable=True)
-    require_one_file(encoder)
+    encoder = encoder_from_spec(spec, weights=weights, exportable=True)
+    assert isinstance(encoder, DeepEncoder | CombinedEncoder)
+    require_one_file(*networks_of(tile_parts(encoder)))
     return encoder
 
 
-def weights_facts(spec: EncoderSpec, network: GraphEncoder | None = None) -> dict[str, Any]:
-    """Return what others must know of a network's weights: hash, and for published ones and packages licence and citation."""
+def weights_facts(spec: EncoderSpec, network: TileEncoder | None = None) -> dict[str, Any]:
+    """Return what others must know of a network's weights: hash, and for published ones and packages licence and citation.
+
+    For several networks ``parts`` has that of each.
+    """
     if spec.name == PACKAGE and isinstance(network, PackageEncoder):
         return origin_facts(network.graph.info)
-    facts: dict[str, Any] = {"encoder": spec.name, "sha256": spec.weights}
+    networks = networks_in(spec)
+    if len(networks) > 1:
+        return {"encoder": spec.name, "parts": [weights_facts(part) for part in networks]}
+    [part] = networks
+    facts: dict[str, Any] = {"encoder": part.name, "sha256": part.weights}
     for checkpoint in CHECKPOINTS:
-        if checkpoint.name == spec.name:
-            same = spec.weights is not None and published_sha256(spec.name) == spec.weights
+        if checkpoint.name == part.name:
+            same = part.weights is not None and published_sha256(part.name) == part.weights
             facts |= {"published": same, "url": checkpoint.url}
             facts |= {"licence": checkpoint.licence, "citation": checkpoint.citation}
     return facts
 
 
-def weights_citation(spec: EncoderSpec, network: GraphEncoder | None = None) -> tuple[dict[str, str], ...]:
-    """Return the citation of a network as entries of `About.cite`; none for networks of others that are no packages."""
+def weights_citation(spec: EncoderSpec, network: TileEncoder | None = None) -> tuple[dict[str, str], ...]:
+    """Return the citations of the networks as entries of `About.cite`; none for networks of others that are no packages."""
     if spec.name == PACKAGE and isinstance(network, PackageEncoder):
         return origin_citations(network.graph.info)
-    text = weights_facts(spec).get("citation")
+    return tuple(entry for part in networks_in(spec) for entry in _citation(weights_facts(part)))
+
+
+def _citation(facts: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
+    text = facts.get("citation")
     if text is None:
         return ()
     if found := re.search(r"doi:(\S+)", text):
         return ({"text": text, "doi": found.group(1)},)
     found = re.search(r"arXiv:(\S+)", text)
-    return ({"text": text, "url": f"https://arxiv.org/abs/{found.group(1)}" if found else weights_facts(spec)["url"]},)
+    return ({"text": text, "url": f"https://arxiv.org/abs/{found.group(1)}" if found else facts["url"]},)
 
 
-def weights_text(spec: EncoderSpec, network: GraphEncoder | None = None) -> str:
+def weights_text(spec: EncoderSpec, network: TileEncoder | None = None) -> str:
     """Return the section of a README on the weights inside a package."""
     if spec.name == PACKAGE and isinstance(network, PackageEncoder):
         return origin_text(network.graph.info)
-    facts = weights_facts(spec)
-    lines = [f"The package holds the weights of {spec.name} (sha256 of the original file `{facts['sha256']}`)."]
-    if "licence" in facts:
-        whose = "as published" if facts["published"] else "not the published ones; those are"
-        lines.append(f"They are {whose} at <{facts['url']}>, licence: {facts['licence']}. Cite: {facts['citation']}.")
-    return "## Weights of the encoder\n\n" + " ".join(lines)
+    paragraphs = []
+    for facts in map(weights_facts, networks_in(spec)):
+        lines = [
+            f"The package holds the weights of {facts['encoder']} (sha256 of the original file `{facts['sha256']}`)."
+        ]
+        if "licence" in facts:
+            whose = "as published" if facts["published"] else "not the published ones; those are"
+            lines.append(
+                f"They are {whose} at <{facts['url']}>, licence: {facts['licence']}. Cite: {facts['citation']}."
+            )
+        paragraphs.append(" ".join(lines))
+    return "\n\n".join(["## Weights of the encoder", *paragraphs])
 
 
 def file_runner(path: Path) -> Runner:
@@ -153,16 +189,17 @@ def file_runner(path: Path) -> Runner:
     return onnx_runner(path) if path.suffix == ".onnx" else load_torchscript(path.read_bytes())
 
 
-def compare_with_store(forest: PixelForest, encoder: GraphEncoder, run: Runner, image: Image) -> list[dict[str, Any]]:
+def compare_with_store(forest: PixelForest, encoder: TileEncoder, run: Runner, image: Image) -> list[dict[str, Any]]:
     """Compare a graph, tile by tile, with the features as a store holds them, and the engine.
 
     In a store a pixel near a core's edge lies between cells of two tiles; the graph of a tile has its own cells there. And at the
-    image's edge a store has no cells beyond, where a tile has those of the reflection.
+    image's edge a store has no cells beyond, where a tile has those of the reflection; and filters in several steps reflect the
+    result of each at the image's edge, which for products of derivatives is not what follows from reflected pixels.
 
     Returns
     -------
     rows
-        Two rows of a package's validation: inside, and nearer to the image's edge than the largest stride.
+        Two rows of a package's validation: inside, and nearer to the image's edge than `edge_width`.
     """
     spec = encoder.spec
     expected = predict(image, forest, encoder=encoder, jobs=1)  # type: ignore[arg-type]
@@ -170,10 +207,16 @@ def compare_with_store(forest: PixelForest, encoder: GraphEncoder, run: Runner, 
     for place in tiles_of(spec, image):
         result = run(read_whole_tile(image, spec, place)[None])[0]
         found[(slice(None), *place.tile.core)] = core_of(result, spec, place)
-    margin = int(max(m.stride for m in spec.maps))
+    margin = edge_width(spec)
     edge = np.ones(expected.shape[1:], bool)
     edge[margin:-margin, margin:-margin] = False
     return [_row("store", found, expected, ~edge), _row("store_edge", found, expected, edge)]
+
+
+def edge_width(spec: EncoderSpec) -> int:
+    """Return how many pixels from the image's edge a package differs from a store: the largest stride, or what a filter sees."""
+    reach = [max(part.halo) for part in spec.parts if part.name == "filters"]
+    return int(max(*(m.stride for m in spec.maps), *reach, 1))
 
 
 def _row(name: str, found: NDArray, expected: NDArray, where: NDArray[np.bool_]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from forestbridge.encoders.fixed_tiles import package_halo, package_sides
 from forestbridge.image import Image
 from forestbridge.spec import EncoderSpec
 
@@ -33,13 +34,10 @@ def spatial_axes(spec: EncoderSpec) -> tuple[SpatialAxis, ...]:
     power of two above twice the halo, so that something is left of the smallest tile. Encoders of a fixed tile fix the size.
     """
     if spec.tile is not None:
-        return tuple(
-            SpatialAxis(axis, core + 2 * halo, 0, halo)
-            for axis, core, halo in zip(spec.axes, spec.tile, spec.halo, strict=True)
-        )
+        sides, halos = package_sides(spec), package_halo(spec)
+        return tuple(SpatialAxis(axis, side, 0, halo) for axis, side, halo in zip(spec.axes, sides, halos, strict=True))
     axes = []
-    for axis, reach in zip(spec.axes, spec.halo, strict=True):
-        halo = reach + reach % 2
+    for axis, halo in zip(spec.axes, package_halo(spec), strict=True):
         axes.append(SpatialAxis(axis, max(SMALLEST[axis], 1 << (2 * halo).bit_length()), STEP, halo))
     return tuple(axes)
 

@@ -3,6 +3,7 @@
 [image]      source = "skimage:immunohistochemistry", or a file beside the recipe; axes; channels = [2, 0]
 [scribbles]  source = "forestbridge:tissue_scribbles.png", or a file beside the recipe; names = [...]; colours = [...]
 [encoder]    name = "filters"; selection, compute_in_2d. Or name = "cellpose_cyto3:s4,s8"; tile, preprocessing, range = [0, 255]. Or
+             both, "filters+cellpose_cyto3", and the keys of both; for several networks tile = { dinov2 = 448, sam2_base = 464 }
              name = "model.zip", a package beside the recipe; tile, range
 [training]   preset, seed, n_trees, max_depth
 [package]    name, authors, description, license, tags, cite, version, id
@@ -76,15 +77,16 @@ def build_recipe(
     recipe = load_recipe(folder)
     about = about_from_table(recipe["package"], folder)
     options = dict(recipe["encoder"])
-    network, of_package = _network(options["name"]), is_package_name(options["name"])
-    if network is not None:
-        require_small_network(network)
+    of_package = is_package_name(options["name"])
+    networks = _networks(options["name"])
+    if networks:
+        require_small_network(*networks)
     elif weights is not None:
         raise ValueError(
             f"expected weights for a recipe with a deep encoder, found {options['name']!r} in {folder / 'recipe.toml'}; leave them out"
         )
     image = _image(recipe["image"], folder)
-    if network is not None:
+    if networks:
         options |= _intensities(options.pop("range", None), image) | {"weights": weights, "exportable": True}
     elif of_package:
         options |= _intensities(options.pop("range", None), image) | {"name": folder / options["name"]}
@@ -94,7 +96,7 @@ def build_recipe(
     if "training" not in recipe:
         return write_encoder_package(path, encoder, image=image, about=about, overwrite=overwrite)
     forest = train([(image, _scribbles(recipe["scribbles"], folder))], encoder=encoder, **recipe["training"])
-    own = encoder if network is not None or of_package else None
+    own = encoder if networks or of_package else None
     formats = ("onnx",) if of_package else FORMATS  # a package's ONNX graph is taken over, and there is no other
     return write_package(path, forest, image=image, about=about, formats=formats, encoder=own, overwrite=overwrite)
 
@@ -112,10 +114,9 @@ def load_recipe(folder: Path) -> dict[str, Any]:
     return recipe
 
 
-def _network(name: str) -> str | None:
-    """Return the name of the network without its maps; None for the filter bank."""
-    network, _ = split_name(name)
-    return network if network in DEEP_NAMES else None
+def _networks(name: str) -> list[str]:
+    """Return the names of the networks among the encoders with + between them, without their maps."""
+    return [network for network, _ in map(split_name, name.split("+")) if network in DEEP_NAMES]
 
 
 def _check_tables(recipe: dict[str, Any], path: Path) -> None:
@@ -134,16 +135,18 @@ def _check_tables(recipe: dict[str, Any], path: Path) -> None:
                 f"expected {needed} = a text in [{table}] of {path}, found {recipe[table].get(needed)!r}; add it"
             )
     name = recipe["encoder"]["name"]
-    deep = _network(name) is not None
-    if "+" in name or (set(recipe) == alone and not deep):
-        others = "" if set(recipe) == alone else ", or filters,"
+    parts, networks = name.split("+"), _networks(name)
+    filters, of_package = parts.count("filters"), is_package_name(name) and len(parts) == 1
+    known_parts = of_package or filters + len(networks) == len(parts)
+    if not known_parts or (set(recipe) == alone and (of_package or filters or len(networks) > 1)):
+        others = "" if set(recipe) == alone else ", or filters, or several with + between,"
         remedy = ", or add [scribbles] and [training]" if set(recipe) == alone else ""
         raise PackageError(
             f"expected one of the deep encoders {', '.join(DEEP_NAMES)}{others} in [encoder] of {path}, found {name!r}; "
             f"choose one{remedy}"
         )
-    keys = NETWORK_KEYS if deep else PACKAGE_KEYS if is_package_name(name) else FILTER_KEYS
-    known = {**TABLES, "encoder": keys}
+    own_keys = (NETWORK_KEYS if networks else set()) | (FILTER_KEYS if filters else set())
+    known = {**TABLES, "encoder": PACKAGE_KEYS if of_package else own_keys}
     for table in recipe.keys() - {"package"}:
         if unknown := set(recipe[table]) - known[table]:
             raise PackageError(
@@ -156,10 +159,11 @@ def _check_tables(recipe: dict[str, Any], path: Path) -> None:
 def _check_values(recipe: dict[str, Any], path: Path) -> None:
     """Refuse values of another kind, where what takes them would say nothing of the recipe."""
     limits, tile = recipe["encoder"].get("range", [0, 1]), recipe["encoder"].get("tile", 1)
+    sides = list(tile.values()) if isinstance(tile, dict) and "+" in recipe["encoder"]["name"] else [tile]
     channels = recipe["image"].get("channels", [0])
     for key, value, kind, good in (
         ("range", limits, "two numbers, low < high", _are(limits, (int, float)) and len(limits) == 2),
-        ("tile", tile, "a whole number", _are([tile], int)),
+        ("tile", tile, "a whole number", _are(sides, int)),
         ("channels", channels, "whole numbers from 0 on", _are(channels, int) and channels and min(channels) >= 0),
     ):
         if not good:

@@ -31,8 +31,8 @@ from forestbridge.graphs import (
     export_fused_onnx,
     export_fused_torchscript,
 )
-from forestbridge.graphs.encoder import GraphEncoder
 from forestbridge.graphs.fused_deep import require_own_encoder, tile_probabilities
+from forestbridge.graphs.parts import TileEncoder
 from forestbridge.image import Image
 from forestbridge.package.about import DEFAULT_CITE, About
 from forestbridge.package.check import CheckReport, format_check
@@ -81,7 +81,7 @@ def write_package(
     name: str | None = None,
     about: About | None = None,
     formats: Sequence[str] = FORMATS,
-    encoder: GraphEncoder | None = None,
+    encoder: TileEncoder | None = None,
     overwrite: bool = False,
 ) -> CheckReport:
     """Write encoder and forest as one package: image → class probabilities. This is the one that runs everywhere.
@@ -91,8 +91,9 @@ def write_package(
     path
         NAME.zip.
     forest
-        Trained on the features of the filter bank, of a deep encoder or of a package. A package of a deep encoder takes one fixed
-        tile, and holds the network's weights once in each format; that of a package, whose ONNX graph it takes over, is ONNX alone.
+        Trained on the features of the filter bank, of a deep encoder, of a package, or of a combination. A package with a network takes
+        one fixed tile, and holds the network's weights once in each format; over a package, whose ONNX graph it takes over, it is ONNX
+        alone.
     image
         A crop of its middle travels in the zip as test image and cover. Without one a synthetic image is used.
     name
@@ -102,7 +103,8 @@ def write_package(
     formats
         "onnx" and "torchscript". Without TorchScript the package runs neither in ilastik nor in QuPath.
     encoder
-        The forest's deep encoder, where it is open already; by default it is made from the forest's spec. A package must be given.
+        The forest's deep encoder or combination, where it is open already; by default it is made from the forest's spec. A package must
+        be given.
     overwrite
         Whether `path` may be replaced.
 
@@ -116,20 +118,16 @@ def write_package(
     PackageError
         If the package does not reproduce its own test tensors or is not valid; nothing is written then.
     ForestError
-        If the forest is too deep for TorchScript (10), was not trained on an encoder's features, or on those of several.
+        If the forest is too deep for TorchScript (10), or was not trained on an encoder's features; or on networks whose tiles have
+        different cores.
     OutputExistsError, MissingExtraError, ImageError
         If the path exists, torch or onnxruntime is missing, or the image does not fit the forest.
     ResourceError
         If a deep encoder's weights are not there, or too large for a package.
     """
-    if forest.spec is not None and forest.spec.parts:
-        raise ForestError(
-            f"expected a forest over one encoder, found one over {' and '.join(part.name for part in forest.spec.parts)}, which no graph "
-            "holds together; train on one of them, or predict with the .forest file, which needs no package"
-        )
     exporters: Mapping[str, Callable[..., Deviation]]
     exporters = {"onnx": export_fused_onnx, "torchscript": export_fused_torchscript}
-    if forest.spec is not None and is_deep(forest.spec):
+    if forest.spec is not None and (forest.spec.parts or is_deep(forest.spec)):
         check_output(path, overwrite=overwrite)
         encoder = encoder or exportable_encoder(forest.spec)
         require_own_encoder(forest, encoder)
@@ -139,7 +137,9 @@ def write_package(
         else:
             exporters["torchscript"] = partial(export_deep_fused_torchscript, encoder=encoder)
         if about is None or about.cite == DEFAULT_CITE:  # the second entry is about the filter bank
-            about = replace(about or About(), cite=(DEFAULT_CITE[0], *weights_citation(forest.spec, encoder)))
+            filters = any(part.name == "filters" for part in forest.spec.parts)
+            cite = DEFAULT_CITE if filters else DEFAULT_CITE[:1]
+            about = replace(about or About(), cite=(*cite, *weights_citation(forest.spec, encoder)))
     return _write(path, forest, "fused", exporters, image, name, about, formats, overwrite, network=encoder)
 
 
@@ -172,7 +172,7 @@ def _write(
     formats: Sequence[str],
     overwrite: bool,
     *,
-    network: GraphEncoder | None = None,
+    network: TileEncoder | None = None,
 ) -> CheckReport:
     path = check_output(path, overwrite=overwrite)
     if path.suffix != ".zip":
@@ -301,7 +301,7 @@ def _describe(
     formats: Sequence[str],
     validation: Sequence[Mapping[str, Any]],
     per_million: int,
-    network: GraphEncoder | None,
+    network: TileEncoder | None,
 ) -> bytes:
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items() if name != "rdf.yaml"}
     n_inputs = next(iter(tensors.values())).shape[1]
