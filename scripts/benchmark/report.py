@@ -221,7 +221,7 @@ Labelled pixels resemble their neighbours, so a tree draws only some of them. Ac
 
 ## Not measured here
 
-GPUs: there was none. [On a GPU](gpu.md) tells what is known.
+GPUs: they have [a page of their own](gpu_benchmarks.md).
 """
 
 

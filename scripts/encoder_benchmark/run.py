@@ -191,7 +191,7 @@ cyto3 with its published weights. The classes of `cell` are those of the smoothe
 
 ## Not measured here
 
-GPUs: there was none. [On a GPU](gpu.md) tells what is known.
+GPUs: they have [a page of their own](gpu_benchmarks.md).
 """
 
 

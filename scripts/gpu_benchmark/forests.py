@@ -1,10 +1,9 @@
-"""How long the filter bank and a forest take on a GPU, and a whole prediction beside the CPU's: `python forests.py` prints JSON.
+"""How long the filter bank and a forest take on a GPU, and a whole prediction beside the CPU's: `python forests.py` prints lines of JSON.
 
 All images are synthetic, forests are trained on them, and a time is the median of several after a first one that compiles.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from statistics import median
 from time import perf_counter
@@ -60,14 +59,9 @@ def cells_and_forest(side: int, n_classes: int) -> tuple[NDArray[np.float16], fb
     return cells, fb.forest_from_sklearn(trees)
 
 
-ROWS: list[tuple[str, float]] = []
-"""What was measured, and ms per 2²⁰ pixels."""
-
-
 def add_row(name: str, time: float) -> None:
-    """Keep a figure."""
-    print(f"{name}: {time:.2f}", file=sys.stderr, flush=True)
-    ROWS.append((name, time))
+    """Print a figure, in ms per 2²⁰ pixels."""
+    print(json.dumps({"row": name, "ms": time}), flush=True)
 
 
 def time_forest(
@@ -87,7 +81,7 @@ SIDE = 1024
 
 
 def main() -> None:
-    """Print the rows, and how much of the GPU's memory a prediction took."""
+    """Print the rows, and at last how much of the GPU's memory a prediction took."""
     side, cpu, device = SIDE, torch.device("cpu"), torch.device("cuda", 0)
     bank, whole = open_filter_bank(), (slice(0, side),) * 2
     picture = fb.phantom((side, side), classes=2, seed=1)
@@ -125,7 +119,7 @@ def main() -> None:
     )
     memory = torch.cuda.max_memory_allocated(device) / 2**20
     different = (fb.predict(large, forest) != fb.predict(large, forest, device="cuda")).any(axis=0)
-    print(json.dumps({"rows": ROWS, "memory_mib": memory, "different": int(different.sum()), "pixels": different.size}))
+    print(json.dumps({"memory_mib": memory, "different": int(different.sum()), "pixels": different.size}))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -77,10 +78,10 @@ Written by `scripts/bench_gpu`; no number on this page was put in by hand.
 
 ## Deep encoders
 
-From an image in memory to a finished store on the disk, for each of {tiles} tiles, beside the bare forward passes of the network on tiles
+From an image in memory to a finished store, for each of {tiles} tiles, beside the bare forward passes of the network on tiles
 that lie on the GPU already. Both took turns; ratios are of one round; figures are medians, with the smallest and largest in brackets.
 Weights are random: they cost the same. Precision and batch are those that forestbridge chooses. FLOP are counted by torch in what ran.
-*one thread writes it* is what files of the size of a tile's maps cost on this disk, one after the other. *off float32* is the norm of the
+*one thread writes it* is what files of the size of a tile's maps cost there, one after the other. *off float32* is the norm of the
 default precision's difference from float32 over the norm of the map.
 
 {encoders}
@@ -90,8 +91,10 @@ default precision's difference from float32 over the norm of the map.
 Milliseconds per 2²⁰ pixels. The forests have 100 trees. Triton's kernels run by default; *gathers* are torch's own operations.
 
 {forests}
+"""
 
-A prediction from an image took {memory:.0f} MiB of the GPU's memory. {different} of {pixels} pixels differ from the CPU's.
+PREDICTION = """
+A prediction from an image took {memory_mib:.0f} MiB of the GPU's memory. {different} of {pixels} pixels differ from the CPU's.
 """
 
 
@@ -103,7 +106,7 @@ def gpu() -> dict[str, Any]:
     triton = "with" if triton_runs_on(torch.device("cuda", 0)) else "without"
     text = (
         f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB, {os.cpu_count()} CPU cores, torch {torch.__version__} {triton} Triton, "
-        f"Python {sys.version.split()[0]}"
+        f"Python {sys.version.split()[0]}; stores in {tempfile.gettempdir()}"
     )
     return {"machine": text, "date": date.today().isoformat()}
 
@@ -112,15 +115,16 @@ def page(figures: Path) -> str:
     """Return the page of what was measured."""
     lines = [json.loads(line) for line in figures.read_text(encoding="utf-8").splitlines()]
     encoders = [line for line in lines if "flops" in line]
-    [forests] = [line for line in lines if "rows" in line]
+    predictions = [PREDICTION.format(**line) for line in lines if "different" in line]  # none if the run was cut
+    return "".join([_tables(lines, encoders), *predictions])
+
+
+def _tables(lines: Sequence[Mapping[str, Any]], encoders: Sequence[Mapping[str, Any]]) -> str:
     return PAGE.format(
         **next(line for line in lines if "machine" in line),
         tiles=encoders[0]["tiles"],
         encoders=encoder_table(encoders),
-        forests=table(["", "ms"], [[name, f"{time:.2f}"] for name, time in forests["rows"]]),
-        memory=forests["memory_mib"],
-        different=forests["different"],
-        pixels=forests["pixels"],
+        forests=table(["", "ms"], [[line["row"], f"{line['ms']:.2f}"] for line in lines if "row" in line]),
     )
 
 
