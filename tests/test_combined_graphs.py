@@ -145,7 +145,7 @@ def test_graphs_of_two_transformers(tmp_path: Path) -> None:
     """Their names stay apart, and each sees its own window of the package's tile."""
     alone = [
         random_encoder("dinov2", tile=140, exportable=True),
-        random_encoder("mobile_sam", tile=144, zoom=2, exportable=True),
+        random_encoder("sam2_base", tile=144, zoom=2, exportable=True),  # its graph has branches
     ]
     encoder = CombinedEncoder([*alone, fb.open_encoder("filters")])
     forest = forest_over(encoder)

@@ -47,7 +47,7 @@ class GraphBuilder:
             Set before all names of the graph, which is changed, to keep them apart from those of others.
         """
         if prefix:
-            onnx.compose.add_prefix_graph(graph, prefix, inplace=True)
+            _set_prefix(graph, prefix)
         self._nodes.extend(graph.node)
         self._initializers.extend(graph.initializer)
 
@@ -104,6 +104,22 @@ class GraphBuilder:
         with new_file(path) as temporary:
             temporary.write_bytes(self.model().SerializeToString(deterministic=True))
         return Path(path)
+
+
+def _set_prefix(graph: onnx.GraphProto, prefix: str) -> None:
+    """Set a prefix before every name of a graph and of the graphs in it, whose names may be those of values around them.
+
+    `onnx.compose.add_prefix_graph` leaves out the constants that branches take from around them.
+    """
+    for named in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        named.name = prefix + named.name
+    for node in graph.node:
+        node.name = prefix + node.name
+        node.input[:] = [prefix + name if name else "" for name in node.input]
+        node.output[:] = [prefix + name if name else "" for name in node.output]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                _set_prefix(inner, prefix)
 
 
 def _uses_trees(node: onnx.NodeProto) -> bool:
