@@ -83,6 +83,8 @@ def mark(
 def write_shard(store: OmeZarrStore, shard: Shard, maps: Sequence[NDArray]) -> dict[str, int]:
     """Write one shard of every map and have it on the disk when this returns; threads may write different shards.
 
+    A file appears whole, by a rename, so that readers of a store that is being written never see a part of a shard.
+
     Parameters
     ----------
     maps
@@ -98,11 +100,16 @@ def write_shard(store: OmeZarrStore, shard: Shard, maps: Sequence[NDArray]) -> d
         path = store.path / m.shard_file(shard.index)
         _make_folder(path.parent)
         values = values.reshape([n.stop - n.start for n in m.region(shard)])
-        with path.open("wb", buffering=0) as file:
-            for part in shard_content(values, m, compress=store.compress):
-                _write_all(file, part.data)
-            os.fsync(file.fileno())
-            files[m.spec.name] = file.tell()
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+        try:
+            with temporary.open("wb", buffering=0) as file:
+                for part in shard_content(values, m, compress=store.compress):
+                    _write_all(file, part.data)
+                os.fsync(file.fileno())
+                files[m.spec.name] = file.tell()
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
         sync_folder(path.parent)
     return files
 
