@@ -120,7 +120,10 @@ class Sam2Encoder(nn.Module):
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         """Return the wanted maps of (N, 3, y, x) standardised colours; y and x are multiples of 32."""
         x = self.trunk._pos_embed(self.trunk.patch_embed(picture))  # (N, y/4, x/4, width)
-        bands = [x] if self.band is None else list(x.split(self.band, 1))
+        rows = int(x.shape[1])
+        band = self.band or rows
+        # Sizes are given, since torch exports a last band that is smaller as one of the size of the others.
+        bands = list(x.split([min(band, rows - start) for start in range(0, rows, band)], 1))
         whole_from = self.trunk.stage_ends[1] + 2  # the block before has the windows of the second stage
         found = {}
         for n in range(self.last_block + 1):
