@@ -44,3 +44,11 @@ def test_differences_are_paired() -> None:
     )
     assert "| cell: a+b | 9 | 0.800 | +0.100 ± 0.000 | 0.800 | +0.100 ± 0.000 |" in table
     assert "| cell: b | 9 | 0.700 |  | 0.700 |  |" in table
+
+
+def test_a_table_is_replaced_and_dated() -> None:
+    page = "# P\n\n## A\n\nText a.\n\n| a |\n| --- |\n\n## B\n\nText b.\n\n| b |\n| --- |\n| 1 |\n\n## C\n\nc\n"
+    once = run.replaced(page, "B", "| n |\n| --- |")
+    today = run.date.today().isoformat()
+    assert once == page.replace("| b |\n| --- |\n| 1 |", f"Measured on {today}.\n\n| n |\n| --- |")
+    assert run.replaced(once, "B", "| n |\n| --- |") == once

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -195,13 +196,38 @@ GPUs: they have [a page of their own](gpu_benchmarks.md).
 """
 
 
+def replaced(page: str, title: str, table: str) -> str:
+    """Return a page with another table under a title, which says when it was measured."""
+    before, section = page.split(f"## {title}\n", 1)
+    text, rest = section.split("\n|", 1)
+    after = rest.split("\n\n", 1)[1]
+    text = re.sub(r"\nMeasured on [0-9-]+\.\n", "", text)
+    return f"{before}## {title}\n{text}\nMeasured on {date.today().isoformat()}.\n\n{table}\n\n{after}"
+
+
+def measure_again(parts: Sequence[str]) -> None:
+    """Measure some tables of the page and leave the others as they are."""
+    path = ROOT / "docs" / "encoder_benchmarks.md"
+    page = path.read_text(encoding="utf-8")
+    if "fused" in parts:
+        figures = [figure for name, tile in FUSED.items() for figure in fused(name, tile)]
+        page = replaced(page, "Fused packages", fused_table(figures))
+    if "combination" in parts:
+        page = replaced(page, "Several encoders in one", combination_table(job("combination")))
+    path.write_text(page, encoding="utf-8")
+
+
 def main() -> None:
     """Measure, and print or write."""
     parser = argparse.ArgumentParser(prog="scripts/bench_encoders", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the smallest network alone; prints and writes no page")
-    quick = parser.parse_args().quick
+    parser.add_argument("--only", choices=("fused", "combination"), nargs="+", help="these tables of the page alone")
+    asked = parser.parse_args()
     print(f"on the cores {pin_to_two_cores()}", file=sys.stderr)
-    if quick:
+    if asked.only:
+        measure_again(asked.only)
+        return
+    if asked.quick:
         costs = [job("cost", QUICK, 512, 2)]
         print(cost_table(costs), store_table(costs), fused_table(fused(QUICK, 512)), sep="\n\n")
         return
