@@ -246,10 +246,11 @@ def _collect(
 
 
 def balanced_columns(spec: EncoderSpec) -> NDArray[np.intp]:
-    """Return the features as the trees are offered them: all parts of a combination equally often.
+    """Return the features as the trees are offered them: parts of a combination in the proportion of the square roots of their sizes.
 
-    A split looks at a random choice of features, by default as many as the square root of their number; of 1536 features of a network
-    and 49 filters it would hardly ever see a filter. So the features of smaller parts stand there several times.
+    A split looks at a random choice of features, by default as many as the square root of their number. So each part is looked at in
+    the proportion in which forests on the parts alone would look; of 1536 features of a network and 49 filters a split would hardly ever
+    see a filter otherwise. The features of smaller parts stand there several times.
 
     Returns
     -------
@@ -259,7 +260,7 @@ def balanced_columns(spec: EncoderSpec) -> NDArray[np.intp]:
     sizes = [part.n_features for part in spec.parts] or [spec.n_features]
     starts = np.cumsum([0, *sizes])
     parts = [np.arange(start, start + n) for start, n in zip(starts, sizes, strict=False)]
-    return np.concatenate([np.tile(part, round(max(sizes) / len(part))) for part in parts])
+    return np.concatenate([np.tile(part, round((max(sizes) / len(part)) ** 0.5)) for part in parts])
 
 
 def _fit(
