@@ -77,9 +77,9 @@ def _compute_batches(
         encoded = encoder.encode_batch([tile for _, _, tile in batch])
         return batch, encoded, (time.perf_counter() - start) / len(batch)
 
-    readers, at_once = (1, 1) if encoder.batch == 1 else (READERS, BATCHES)
+    at_once = 1 if encoder.batch == 1 else BATCHES
     with (
-        closing(in_order(read, todo, max(jobs, readers))) as tiles,
+        closing(in_order(read, todo, max(jobs, READERS))) as tiles,
         closing(in_order(encode, batches(tiles, encoder), at_once)) as results,
     ):
         for batch, encoded, seconds in results:
