@@ -115,12 +115,15 @@ class TestCombination:
             fb.open_encoder("filters+nothing", images=[cell])
 
     def test_forest_sees_both(self, cell: Image) -> None:
-        """49 filters are offered to the trees a quarter as often as 480 features of a network, not a tenth."""
+        """Half of what is offered to the trees are filters, and an eighth each map of a network, however many channels it has."""
         encoder = open_cyto3(cell, "filters+cellpose_cyto3")
-        columns = balanced_columns(encoder.spec)
-        counts = np.bincount(columns)
-        assert set(counts[:49]) == {3} and set(counts[49:]) == {1}
-        assert np.array_equal(balanced_columns(encoder.spec.parts[0]), np.arange(49))
+        filters, network = encoder.spec.parts
+        counts = np.bincount(balanced_columns(encoder.spec))
+        assert counts.tolist() == [21] * 49 + [8] * 32 + [4] * 64 + [2] * 128 + [1] * 256
+        assert np.array_equal(np.bincount(balanced_columns(network)), counts[49:])
+        assert np.array_equal(balanced_columns(network, maps=False), np.arange(480))
+        assert np.bincount(balanced_columns(encoder.spec, maps=False)).tolist() == [10] * 49 + [1] * 480
+        assert np.array_equal(balanced_columns(filters), np.arange(49))
         labels = np.zeros((120, 110), np.uint8)
         labels[5:15, 5:60], labels[100:110, 50:105] = 1, 2
         forest = fb.train([(cell, labels)], encoder=encoder, n_trees=20, engine="sklearn")

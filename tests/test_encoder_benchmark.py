@@ -1,5 +1,6 @@
 """The encoders' benchmark: a small run of its job in a process, and the numbers of its page."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -44,6 +45,17 @@ def test_differences_are_paired() -> None:
     )
     assert "| cell: a+b | 9 | 0.800 | +0.100 ± 0.000 | 0.800 | +0.100 ± 0.000 |" in table
     assert "| cell: b | 9 | 0.700 |  | 0.700 |  |" in table
+
+
+def test_a_combination_is_no_worse_than_its_better_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one stroke of each class of `cell`, where a filter shows the classes and most features of a network do not."""
+    monkeypatch.syspath_prepend(FOLDER)
+    combination = importlib.import_module("combination")
+    monkeypatch.setattr(combination, "SPLITS", 8)
+    picture = combination.cell()
+    means = [np.mean(combination.recalls(picture, name)["few"]) for name in combination.ENCODERS]
+    assert means[2] > max(means[:2]) - 0.01, means
+    assert means[0] > means[1] + 0.02, means
 
 
 def test_a_table_is_replaced_and_dated() -> None:

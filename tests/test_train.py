@@ -10,6 +10,7 @@ import sklearn.ensemble
 from sklearn.tree import DecisionTreeClassifier
 
 from forestbridge.assemble import labels_of
+from forestbridge.encoders.combined import CombinedEncoder
 from forestbridge.encoders.features import features, features_at
 from forestbridge.errors import LabelError
 from forestbridge.extract import extract
@@ -18,6 +19,7 @@ from forestbridge.labels import as_scribbles
 from forestbridge.phantom import phantom
 from forestbridge.predict import predict
 from forestbridge.train import PRESETS, train
+from small_encoders import pooling_encoder
 from small_line import CELLS, noise, same_trees, small_encoder, two_halves
 
 ENCODER = small_encoder()
@@ -71,9 +73,9 @@ def test_forest_does_not_depend_on_the_number_of_jobs(monkeypatch: pytest.Monkey
 
 
 PARAMETERS = {
-    "default": (100, 10, 2, 1, "sqrt", "balanced"),
+    "default": (100, 10, 2, 1, 2, "balanced"),
     "featureforest": (450, 9, 15, 3, 6, "balanced"),  # 25 features per split, and there are six
-    "ilastik": (100, None, 2, 1, "sqrt", None),
+    "ilastik": (100, None, 2, 1, 2, None),
 }
 
 
@@ -96,6 +98,13 @@ def test_featureforest_looks_at_25_features_where_there_are_as_many(fitted: list
     encoder = small_encoder(channels=6)  # 36 features
     train([(noise("CYX", (6, *labels.shape)), labels)], encoder=encoder, preset="featureforest", n_trees=2)
     assert fitted[0].max_features == 25
+
+
+def test_a_split_of_a_combination_tries_the_root_of_the_smallest_part(fitted: list) -> None:
+    encoder = CombinedEncoder([pooling_encoder(fine=20, coarse=9), small_encoder()])  # 29 features, and 6
+    train([(CELLS.image, CELLS.scribbles)], encoder=encoder, n_trees=2)
+    assert fitted[0].max_features == 2
+    assert fitted[0].rows.shape[1] == (20 + 2 * 9) + 6 * 6
 
 
 @pytest.mark.parametrize(("asked", "depth"), [(None, 10), (3, 3), (0, None)])

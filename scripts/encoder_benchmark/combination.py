@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,14 @@ sys.path[:0] = [str(TESTS)]
 
 import forestbridge as fb  # noqa: E402
 from deep_weights import cyto3_file  # noqa: E402
+from forestbridge.engine import predict  # noqa: E402
 from forestbridge.image import Image, as_image  # noqa: E402
 from forestbridge.package.recipe import data_file, sample_image  # noqa: E402
 from forestbridge.stores import FeatureStore  # noqa: E402
 
 ENCODERS = ("filters", "cellpose_cyto3", "filters+cellpose_cyto3")
 
-SPLITS = 10
+SPLITS = 30
 
 STROKES, LENGTH, MARGIN = 30, 25, 6
 """Of each class of `cell`: strokes, pixels of a stroke, and pixels that it keeps off the borders of its class."""
@@ -82,38 +83,41 @@ def split(picture: Picture, rng: np.random.Generator) -> tuple[NDArray, NDArray,
     return np.concatenate(few), np.concatenate(many), np.concatenate(held_out)
 
 
-def recall(predicted: NDArray, picture: Picture, strokes: NDArray) -> float:
-    """Return the share of pixels of the strokes that are right, mean of the classes."""
-    seen = np.isin(picture.strokes, strokes)
-    right = predicted == picture.labels
-    return float(np.mean([right[seen & (picture.labels == k)].mean() for k in np.unique(picture.labels[seen])]))
+def recall(predicted: NDArray, labels: NDArray) -> float:
+    """Return the share of pixels that are right, mean of the classes."""
+    return float(np.mean([(predicted == k)[labels == k].mean() for k in np.unique(labels)]))
 
 
 def judge(picture: Picture, store: FeatureStore) -> dict[str, list[float]]:
     """Return the recall of forests on one encoder's features, for each split."""
     found: dict[str, list[float]] = {"few": [], "many": []}
+    y, x = np.nonzero(picture.labels)
+    rows = store.at(np.stack([np.zeros_like(y), np.zeros_like(y), y, x], axis=1))  # t, z, y, x
     rng = np.random.default_rng(0)  # the same splits for each encoder
     for seed in range(SPLITS):
         few, many, held_out = split(picture, rng)
+        judged = np.isin(picture.strokes[y, x], held_out)
         for name, strokes in (("few", few), ("many", many)):
             labels = np.where(np.isin(picture.strokes, strokes), picture.labels, 0)
             forest = fb.train([(store, labels)], seed=seed, engine="sklearn")
-            found[name].append(recall(fb.predict(store, forest, kind="labels"), picture, held_out))
+            predicted = predict(forest, rows[judged].T).argmax(axis=0) + 1  # the classes are 1, 2 and 3
+            found[name].append(recall(predicted, picture.labels[y, x][judged]))
     return found
+
+
+def recalls(picture: Picture, name: str) -> dict[str, Any]:
+    """Return few and many → recalls of forests over an encoder, and its number of features."""
+    deep = {"images": [picture.image], "weights": cyto3_file()}
+    encoder = fb.open_encoder(name, **deep if name != "filters" else {"channels": picture.image.n_channels})
+    with tempfile.TemporaryDirectory() as folder:
+        store = fb.extract(picture.image, encoder, Path(folder) / "a.features.ome.zarr")
+        return {**judge(picture, store), "features": encoder.spec.n_features}
 
 
 def main() -> None:
     """Print encoder → few and many → recalls, for each image."""
-    result = {}
-    for picture in (tissue(), cell()):
-        result[picture.name] = {}
-        for name in ENCODERS:
-            deep = {"images": [picture.image], "weights": cyto3_file()}
-            encoder = fb.open_encoder(name, **deep if name != "filters" else {"channels": picture.image.n_channels})
-            with tempfile.TemporaryDirectory() as folder:
-                store = fb.extract(picture.image, encoder, Path(folder) / "a.features.ome.zarr")
-                result[picture.name][name] = {**judge(picture, store), "features": encoder.spec.n_features}
-    print(json.dumps(result))
+    pictures = (tissue(), cell())
+    print(json.dumps({picture.name: {name: recalls(picture, name) for name in ENCODERS} for picture in pictures}))
 
 
 if __name__ == "__main__":

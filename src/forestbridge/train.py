@@ -50,17 +50,19 @@ class Preset(NamedTuple):
     max_features: int | None
     class_weight: str | None
     subsample: bool
+    balance_maps: bool
 
 
 PRESETS = {
     # Depth 10 is what the TorchScript form of a package can hold, so that every program can run the forest.
-    "default": Preset(100, 10, 2, 1, None, "balanced", True),
+    "default": Preset(100, 10, 2, 1, None, "balanced", True, True),
     # FeatureForest 0.1.2, _segmentation_widget.py
-    "featureforest": Preset(450, 9, 15, 3, 25, "balanced", False),
+    "featureforest": Preset(450, 9, 15, 3, 25, "balanced", False, False),
     # ilastik's vigra forest
-    "ilastik": Preset(100, None, 2, 1, None, None, False),
+    "ilastik": Preset(100, None, 2, 1, None, None, False, False),
 }
-"""Forest settings by name; `max_features` None is the square root of the number of features, `max_depth` None unlimited."""
+"""Forest settings by name; `max_depth` None is unlimited. `max_features` None is the square root of the number of features, in a
+combination of encoders of the smallest part's: with more, most splits see the best features of a small part, and trees grow alike."""
 
 SUBSAMPLE_TREE = 1000
 SUBSAMPLE_RAREST = 50
@@ -144,7 +146,7 @@ def train(
     notes = check_scribbles(scribbles)
     classes = tuple(sorted({c for s in scribbles for c in s.classes}))
     spec = _common_spec(sources, encoder)
-    columns = balanced_columns(spec)
+    columns = balanced_columns(spec, maps=settings.balance_maps)
     rows, values = _collect(sources, scribbles, encoder)
     if len(columns) > spec.n_features:
         rows = np.take(rows, columns, axis=1)  # in C order: scikit-learn-intelex takes ten times as long for others
@@ -154,7 +156,9 @@ def train(
             f"{where}: all labelled pixels have the same features, so that no class can be told from another: the image has no "
             "contrast there; check that it is the right one"
         )
-    forest = _fit(rows, values, settings, seed=seed, engine=chosen_engine)
+    smallest = min(part.n_features for part in spec.parts or (spec,))
+    tried = min(settings.max_features or int(smallest**0.5), spec.n_features)
+    forest = _fit(rows, values, settings, tried, seed=seed, engine=chosen_engine)
     summary = {
         "preset": preset,
         "engine": chosen_engine,
@@ -245,39 +249,53 @@ def _collect(
     return np.concatenate(rows), np.concatenate([labels.values for labels in scribbles])
 
 
-def balanced_columns(spec: EncoderSpec) -> NDArray[np.intp]:
-    """Return the features as the trees are offered them: parts of a combination in the proportion of the square roots of their sizes.
+def balanced_columns(spec: EncoderSpec, *, maps: bool = True) -> NDArray[np.intp]:
+    """Return the features as the trees are offered them: equally many of each part of a combination, and of each map of a part.
 
-    A split looks at a random choice of features, by default as many as the square root of their number. So each part is looked at in
-    the proportion in which forests on the parts alone would look; of 1536 features of a network and 49 filters a split would hardly ever
-    see a filter otherwise. The features of smaller parts stand there several times.
+    A split looks at a random choice of features. Of 1536 features of a network and 49 filters it would hardly ever see a filter, and
+    of a network the many channels of its coarsest map, whose cells reach over strokes and beyond. So the features of smaller maps and
+    parts stand there several times; what it brings is measured in `docs/encoder_benchmarks.md`.
+
+    Parameters
+    ----------
+    maps
+        Balance the maps of a part too.
 
     Returns
     -------
     columns
-        (N,) feature numbers, each at least once; without parts 0, 1, 2, ...
+        (N,) feature numbers, each at least once; 0, 1, 2, ... where there is nothing to balance.
     """
-    sizes = [part.n_features for part in spec.parts] or [spec.n_features]
-    starts = np.cumsum([0, *sizes])
-    parts = [np.arange(start, start + n) for start, n in zip(starts, sizes, strict=False)]
-    return np.concatenate([np.tile(part, round((max(sizes) / len(part)) ** 0.5)) for part in parts])
+    parts, start = [], 0
+    for part in spec.parts or (spec,):
+        sizes = [len(m.channels) for m in part.maps] if maps else [part.n_features]
+        starts = start + np.cumsum([0, *sizes[:-1]])
+        parts.append(_level([np.arange(first, first + n) for first, n in zip(starts, sizes, strict=True)]))
+        start += part.n_features
+    return _level(parts)
+
+
+def _level(groups: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
+    """Return the groups one after the other, smaller ones as often as comes closest to the largest."""
+    most = max(len(group) for group in groups)
+    return np.concatenate([np.tile(group, round(most / len(group))) for group in groups])
 
 
 def _fit(
     rows: NDArray[np.float32],
     values: NDArray[np.int64],
     settings: Preset,
+    max_features: int,
     *,
     seed: int,
     engine: Literal["sklearn", "sklearnex"],
 ) -> "RandomForestClassifier":
-    """Grow a forest on the (N, F) features and (N,) label values of the labelled pixels."""
+    """Grow a forest on the (N, F) features and (N,) label values of the labelled pixels; a split tries `max_features`."""
     RandomForestClassifier = import_module(f"{engine}.ensemble").RandomForestClassifier
     share = None
     if settings.subsample:
         rarest = np.unique(values, return_counts=True)[1].min()
         share = min(1.0, max(SUBSAMPLE_LEAST, SUBSAMPLE_TREE / len(values), SUBSAMPLE_RAREST / rarest))
-    max_features = "sqrt" if settings.max_features is None else min(settings.max_features, rows.shape[1])
     forest = RandomForestClassifier(
         n_estimators=settings.n_trees,
         max_depth=settings.max_depth,
