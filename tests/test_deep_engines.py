@@ -40,9 +40,8 @@ def test_cyto3(cyto3_package: Written) -> None:
 def test_attention(tmp_path: Path) -> None:
     """MobileSAM as far as its second stage, two blocks of attention in windows, with random weights."""
     require_engines()
-    encoder = random_encoder("mobile_sam", exportable=True, tile=64, zoom=1, maps=["patch", "stage2"])
+    encoder = random_encoder("mobile_sam", exportable=True, tile=64, zoom=1, maps=["stage2"])
     forest = train([(as_image(PICTURE), painted())], encoder=encoder, n_trees=20, seed=0, engine="sklearn")
-    assert set(forest.feature.tolist()) & set(range(64, 192)), "some trees look at what attention gave"
     report = write_package(tmp_path / "attention.zip", forest, image=PICTURE, encoder=encoder)
     assert report.good
     assert_runs_in_java(tmp_path / "attention.zip")

@@ -39,7 +39,7 @@ SIZES = {
 }
 """The large ones take minutes for a megapixel."""
 
-FUSED = {"cellpose_cyto3": 512, "sam2_base": 1024}
+FUSED = {"cellpose_cyto3": 512, "micro_sam_lm": 512, "sam2_base": 1024}
 """Tile of the fused graphs that are run."""
 
 CALLS = 4

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from forestbridge.encoders.layers import attention
+from forestbridge.encoders.layers import HeadByHead, attention
 
 MODEL = "vit_small_patch14_reg4_dinov2"
 """timm's name."""
@@ -30,7 +30,10 @@ def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -
     import timm
 
     with attention(exportable=exportable):
-        return Dinov2Encoder(timm.create_model(MODEL, num_classes=0, dynamic_img_size=True))
+        trunk: Any = timm.create_model(MODEL, num_classes=0, dynamic_img_size=True)
+    for block in trunk.blocks if exportable else ():
+        block.attn = HeadByHead(block.attn)
+    return Dinov2Encoder(trunk)
 
 
 def encoder_part(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 
-from forestbridge.encoders.layers import attention
+from forestbridge.encoders.layers import attention, head_by_head
 
 MODELS = {
     "sam_vit_h": "samvit_huge_patch16",
@@ -39,9 +39,8 @@ def build_network(name: str, maps: Sequence[str], *, exportable: bool = False) -
 
     with attention(exportable=exportable):
         trunk: Any = timm.create_model(MODELS[name], num_classes=0)
-    if not exportable:
-        for block in trunk.blocks:
-            block.attn = FoldedPositions(block.attn)
+    for block in trunk.blocks:
+        block.attn = FoldedPositions(block.attn, exportable=exportable)
     return SamEncoder(trunk, tuple(maps))
 
 
@@ -60,11 +59,13 @@ class FoldedPositions(nn.Module):
 
     What is added to the score of cells (y, x) and (y', x') is rel_h(q)[y'] + rel_w(q)[x']. With rel_h and rel_w behind a query's features,
     and behind a key's the rows and columns of two unit matrices, one product gives both, and no array of cells × cells is needed: of a
-    tile of 1024 × 1024 pixels that would be 67 MB a head. Parameters keep their names.
+    tile of 1024 × 1024 pixels that would be 67 MB a head. What is exported writes the products out, head by head. Parameters keep
+    their names.
     """
 
-    def __init__(self, attn: Any) -> None:
+    def __init__(self, attn: Any, *, exportable: bool = False) -> None:
         super().__init__()
+        self.exportable = exportable
         self.num_heads: int = attn.num_heads
         self.qkv, self.proj = attn.qkv, attn.proj
         self.rel_pos_h, self.rel_pos_w = attn.rel_pos_h, attn.rel_pos_w
@@ -82,12 +83,12 @@ class FoldedPositions(nn.Module):
         rows = torch.eye(height, dtype=k.dtype, device=k.device).repeat_interleave(width, dim=0)  # (cells, y)
         columns = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)  # (cells, x)
         places = torch.cat([rows, columns], dim=1).expand(*k.shape[:2], -1, -1)
-        found = scaled_dot_product_attention(
-            torch.cat([q * features**-0.5, down.flatten(2, 3), along.flatten(2, 3)], dim=-1),
-            torch.cat([k, places], dim=-1),
-            pad(v, (0, height + width)),  # the fast kernels want as many features as the keys have
-            scale=1.0,
-        )[..., :features]
+        q = torch.cat([q * features**-0.5, down.flatten(2, 3), along.flatten(2, 3)], dim=-1)
+        k = torch.cat([k, places], dim=-1)
+        if self.exportable:
+            found = head_by_head(q, k, v)  # (N, heads, cells, f)
+        else:  # the fast kernels want as many features of values as of keys
+            found = scaled_dot_product_attention(q, k, pad(v, (0, height + width)), scale=1.0)[..., :features]
         return self.proj(found.transpose(1, 2).reshape(n, height, width, -1))
 
 

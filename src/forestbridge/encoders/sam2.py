@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from forestbridge.encoders.layers import attention
+from forestbridge.encoders.layers import HeadByHead, attention
 
 MODELS = {"sam2_large": "sam2_hiera_large", "sam2_base": "sam2_hiera_base_plus"}
 """timm's names."""
@@ -66,30 +66,6 @@ def _module_name(official: str) -> str:
         place, rest = name.removeprefix("neck.convs.").split(".", 1)
         return f"neck.{3 - int(place)}.{rest.removeprefix('conv.')}" if place in ("0", "1", "2", "3") else name
     return name
-
-
-class HeadByHead(nn.Module):
-    """timm's attention written out, head by head: between all cells its scores take memory by heads · cells², several times.
-
-    Of a tile of 1024 × 1024 pixels that is 67 MB a head. Parameters keep their names.
-    """
-
-    def __init__(self, attn: Any) -> None:
-        super().__init__()
-        self.num_heads: int = attn.num_heads
-        self.scale: float = attn.scale
-        self.qkv, self.proj = attn.qkv, attn.proj
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, y, x, width) from (N, y, x, width)."""
-        n, height, width, _ = x.shape
-        qkv = self.qkv(x).reshape(n, height * width, 3, self.num_heads, -1)
-        found = []
-        for head in range(self.num_heads):
-            q, k, v = qkv[:, :, :, head].unbind(2)  # (N, cells, features) each
-            scores = (q * self.scale) @ k.transpose(1, 2)  # (N, cells, cells)
-            found.append(scores.softmax(-1) @ v)
-        return self.proj(torch.cat(found, 2).reshape(n, height, width, -1))
 
 
 class Sam2Encoder(nn.Module):

@@ -1,15 +1,18 @@
-"""SAM's attention with its positions folded in, SAM 2's head by head, its first stages in bands: timm's numbers, in less memory."""
+"""SAM's attention with its positions folded in, attention head by head, SAM 2 in bands: timm's numbers, in less memory."""
 
+import math
 from typing import Any
 
 import pytest
 import torch
+from timm.models import vision_transformer
 from timm.models.hieradet_sam2 import MultiScaleAttention
 from timm.models.vision_transformer_sam import Attention
 from torch.overrides import TorchFunctionMode
 
 from deep_weights import randomise
 from forestbridge.encoders import sam, sam2
+from forestbridge.encoders.layers import HeadByHead
 
 
 class Largest(TorchFunctionMode):
@@ -26,10 +29,13 @@ class Largest(TorchFunctionMode):
 
 @pytest.mark.parametrize("shape", [(1, 24, 24, 96), (3, 8, 8, 96), (1, 5, 9, 96)])
 @pytest.mark.parametrize("trained", [None, (14, 11)])
-def test_it_is_that_of_timm(shape: tuple[int, int, int, int], trained: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize("exportable", [False, True])
+def test_it_is_that_of_timm(
+    shape: tuple[int, int, int, int], trained: tuple[int, int] | None, *, exportable: bool
+) -> None:
     """On the grid that its positions are for, and on others."""
     attention = randomise(Attention(96, 6, qkv_bias=True, use_rel_pos=True, input_size=trained or (shape[1], shape[2])))
-    ours = sam.FoldedPositions(attention)
+    ours = sam.FoldedPositions(attention, exportable=exportable)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in attention.state_dict().items()}
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -38,13 +44,20 @@ def test_it_is_that_of_timm(shape: tuple[int, int, int, int], trained: tuple[int
             found = ours(x)
     assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
     cells, features = shape[1] * shape[2], 96 // 6 + shape[1] + shape[2]
-    assert largest.numbers <= max(shape[0] * 6 * cells * features, 3 * x.numel())  # and none of heads × cells × cells
+    scores = shape[0] * cells**2 if exportable else 0  # of one head; those of all never
+    assert largest.numbers <= max(shape[0] * 6 * cells * features, 3 * x.numel(), scores)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8, 96), (3, 5, 9, 96)])
-def test_head_by_head_is_that_of_timm(shape: tuple[int, int, int, int]) -> None:
-    attention = randomise(MultiScaleAttention(96, 96, num_heads=6))
-    ours = sam2.HeadByHead(attention)
+@pytest.mark.parametrize("shape", [(1, 8, 8, 96), (3, 5, 9, 96), (2, 50, 96)])
+def test_head_by_head_is_that_of_timm(shape: tuple[int, ...]) -> None:
+    """That of SAM 2 on rows and columns of cells, that of DINOv2 on a row of tokens."""
+    timm = (
+        MultiScaleAttention(96, 96, num_heads=6)
+        if len(shape) == 4
+        else vision_transformer.Attention(96, num_heads=6, qkv_bias=True)
+    )
+    attention = randomise(timm)
+    ours = HeadByHead(attention)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in attention.state_dict().items()}
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -52,7 +65,7 @@ def test_head_by_head_is_that_of_timm(shape: tuple[int, int, int, int]) -> None:
         with Largest() as largest:
             found = ours(x)
     assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
-    assert largest.numbers <= max(shape[0] * (shape[1] * shape[2]) ** 2, 3 * x.numel())
+    assert largest.numbers <= max(shape[0] * math.prod(shape[1:-1]) ** 2, 3 * x.numel())
 
 
 @pytest.fixture(scope="module")
