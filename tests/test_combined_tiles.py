@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="the extra 'torch' is not installed")
 import torch
 
 import forestbridge as fb
-from command_line import call
+from command_line import call, done
 from deep_networks import small_network
 from deep_weights import cyto3_file, mobile_sam_state, random_encoder
 from forestbridge.cli.parsing import parse_tile
@@ -125,7 +125,7 @@ def test_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = call(*command, "--encoder", "filters+cellpose_cyto3:s8", "--tile", "cellpose_cyto3=240")
     assert ended.code == 0
     assert fb.open_store("a.features.ome.zarr").spec.tile == (112, 112)
-    ended = call(*command, "--encoder", "cellpose_cyto3", "--tile", "cellpose_cyto3=240")
-    assert ended.code == 2 and "expected --tile N with one encoder" in ended.err
+    done(*command, "--encoder", "cellpose_cyto3:s8", "--tile", "cellpose_cyto3=240", "--overwrite")
+    assert fb.open_store("a.features.ome.zarr").spec.tile == (112, 112)
     ended = call(*command, "--encoder", "filters+cellpose_cyto3", "--tile", "dinov2=140")
     assert ended.code == 2 and "expected tile for encoders among cellpose_cyto3, found dinov2" in ended.err

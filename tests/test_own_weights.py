@@ -8,10 +8,13 @@ import pytest
 pytest.importorskip("torch", reason="the extra 'torch' is not installed")
 pytest.importorskip("onnxruntime", reason="the extra 'cpu' is not installed")
 
+import torch
+
 import forestbridge as fb
 from command_line import call, done, tree, write_line
-from deep_packages import PICTURE, Written
-from deep_weights import cyto3_file
+from deep_packages import PICTURE, Written, painted
+from deep_weights import cyto3_file, mobile_sam_state
+from forestbridge.cli.parsing import parse_weights
 
 
 @pytest.fixture
@@ -87,3 +90,60 @@ def test_weights_without_a_network(there: Path, cyto3_package: Written) -> None:
     ended = call("predict", "cell.npy", "--package", cyto3_package.path, "-o", "p.npy", "--weights", "own.pth")
     assert ended.code == 2 and "a package holds its weights" in " ".join(ended.err.split())
     assert not Path("a.zip").exists() and not Path("p.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.pt", Path("a.pt")),
+        ("some folder/a=1,b.pt", Path("some folder/a=1,b.pt")),
+        ("dinov2=a.pth, sam2_base=b=2.pt", {"dinov2": Path("a.pth"), "sam2_base": Path("b=2.pt")}),
+    ],
+)
+def test_weights_option(text: str, expected: object) -> None:
+    assert parse_weights(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a=", "a=b.pt,", "a=b.pt,c.pt", "a=b.pt,a=c.pt", "a=b.pt,=c.pt"])
+def test_weights_option_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match="expected --weights with one file, or one for each encoder"):
+        parse_weights(text)
+
+
+def test_a_file_that_is_named_like_an_option(there: Path) -> None:
+    (there / "dinov2=own.pth").write_bytes(b"")
+    assert parse_weights("dinov2=own.pth") == Path("dinov2=own.pth")
+
+
+def test_a_file_for_each_network(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two networks in one store, a forest over both, and a cache that was emptied between."""
+    torch.save(mobile_sam_state(), "sam.pt")
+    both = "cellpose_cyto3=own.pth,mobile_sam=sam.pt"
+    extract = ("extract", "cell.npy", "-o", "a.features.ome.zarr", "--encoder", "cellpose_cyto3:s8+MobileSAM:patch")
+    before = tree(there)
+    for weights, message in (
+        ("own.pth", "a file of weights for each of cellpose_cyto3 and mobile_sam, found own.pth for all"),
+        ("own.pth", "--weights cellpose_cyto3=FILE,mobile_sam=FILE"),
+        ("dinov2=own.pth", "expected weights for encoders among cellpose_cyto3, mobile_sam, found dinov2"),
+        ("cellpose_cyto3=own.pth,mobile_sam=", "one for each encoder"),
+    ):
+        ended = call(*extract, "--weights", weights)
+        assert ended.code == 2 and message in " ".join(ended.err.split())
+    assert tree(there) == before
+    done(*extract, "--weights", both)
+    np.save("labels.npy", painted())
+    done("train", "a.features.ome.zarr", "--labels", "labels.npy", "--n-trees", "10", "-o", "both.forest")
+    monkeypatch.setenv("FORESTBRIDGE_CACHE", str(there / "empty"))
+    predict = ("predict", "cell.npy", "--forest", "both.forest", "-o", "both.npy")
+    fused = ("package", "fused", "both.forest", "-o", "both.zip", "--dry-run")
+    before = tree(there)
+    for command in (predict, fused):
+        ended = call(*command, "--weights", "own.pth")
+        assert ended.code == 2 and "found own.pth for all" in ended.err
+        ended = call(*command, "--weights", "cellpose_cyto3=other.pth,mobile_sam=sam.pt")
+        assert ended.code == 5 and "expected the weights of cellpose_cyto3" in " ".join(ended.err.split())
+    assert tree(there) == before
+    for command in (predict, fused):
+        done(*command, "--weights", both)
+    done("predict", "a.features.ome.zarr", "--forest", "both.forest", "-o", "stored.npy")
+    assert np.array_equal(np.load("both.npy"), np.load("stored.npy"))

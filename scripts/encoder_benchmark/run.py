@@ -132,6 +132,7 @@ def fused_table(figures: Sequence[Mapping[str, Any]]) -> str:
 def combination_table(pictures: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a row for each image and encoder: recall with few and with many strokes, and the difference from the better part."""
     lines = []
+    splits = len(next(iter(next(iter(pictures.values())).values()))["few"])
     for picture, encoders in pictures.items():
         *parts, both = encoders
         for name, found in encoders.items():
@@ -141,9 +142,10 @@ def combination_table(pictures: Mapping[str, Mapping[str, Any]]) -> str:
                 row.append(f"{np.mean(found[amount]):.3f}")
                 row.append(difference(found[amount], better) if name == both else "")
             lines.append(row)
-    return table(
-        ["", "features", "few strokes", "against the better part", "many strokes", "against the better part"], lines
-    )
+    head = ["", "features"]
+    for amount in ("few", "many"):
+        head += [f"{amount} strokes, {splits} splits", "against the better part"]
+    return table(head, lines)
 
 
 def difference(found: Sequence[float], other: Sequence[float]) -> str:
@@ -185,7 +187,8 @@ a probability from the network in torch and forestbridge's engine.
 ## Several encoders in one
 
 Forests on the filter bank, on the network and on both, judged on strokes that they have not seen: mean over the classes of the share of
-pixels that are right, mean of {splits} random splits. *Few* is one stroke of each class, *many* half of them. The network is Cellpose's
+pixels that are right, mean of random splits; differences with their standard errors.
+*Few* is one stroke of each class, *many* half of them. The network is Cellpose's
 cyto3 with its published weights. The classes of `cell` are those of the smoothed brightness, which a filter shows directly.
 
 {combination}
@@ -240,7 +243,6 @@ def main() -> None:
         cost=cost_table(costs),
         store=store_table(costs),
         fused=fused_table(fused_figures),
-        splits=len(next(iter(next(iter(pictures.values())).values()))["few"]),
         combination=combination_table(pictures),
     )
     (ROOT / "docs" / "encoder_benchmarks.md").write_text(page, encoding="utf-8")

@@ -7,6 +7,7 @@ import typer
 from typer.main import get_command
 
 from forestbridge import __version__
+from forestbridge.cli.parsing import parse_weights
 from forestbridge.labels.merge import Merge
 from forestbridge.spec import Interpolation
 
@@ -47,9 +48,11 @@ Like = Annotated[
     Path | None, typer.Option(help="Take the encoder and its settings from this store, forest or package.")
 ]
 Weights = Annotated[
-    Path | None,
+    Any,  # None or what `parse_weights` returns
     typer.Option(
-        metavar="FILE", help="Deep encoders: take the weights from this file of yours; or an encoder package."
+        metavar="FILE",
+        parser=parse_weights,
+        help="Deep encoders: take the weights from this file of yours, for several dinov2=FILE,sam2_base=FILE; or an encoder package.",
     ),
 ]
 NetworkDevice = Annotated[

@@ -177,7 +177,7 @@ def write_ordered(
     picture: "fb.Image | None",
     order: Order,
     *,
-    weights: Path | None = None,
+    weights: Path | dict[str, Path] | None = None,
     dry_run: bool,
     json: bool,
 ) -> None:
@@ -186,7 +186,7 @@ def write_ordered(
     Parameters
     ----------
     weights
-        The file of a deep encoder's weights, with `fb.write_package`; by default they are found by their hash.
+        The file of a deep encoder's weights, or of each network's, with `fb.write_package`; by default they are found by their hash.
     """
     if forest.spec is not None:
         require_bilinear(forest.spec, "a package")
@@ -235,7 +235,7 @@ def _say_what_travels(order: Order, picture: "fb.Image | None") -> None:
         say(f"a crop of {picture.source} travels in the zip as test image; choose another with --test-image")
 
 
-def _say_network(spec: EncoderSpec, order: Order, weights: Path | None) -> str:
+def _say_network(spec: EncoderSpec, order: Order, weights: Path | dict[str, Path] | None) -> str:
     """Tell how large a package with a network becomes, and whose it is; return the licence that follows.
 
     Raises
@@ -243,7 +243,7 @@ def _say_network(spec: EncoderSpec, order: Order, weights: Path | None) -> str:
     ValueError
         If TorchScript is asked for where the network is a package's.
     """
-    if weights is not None and is_package_name(str(weights)):
+    if isinstance(weights, Path) and is_package_name(str(weights)):
         require_formats(order.formats, shown(weights))
         info = fb.inspect_package(weights)
         size = sum(entry.bytes or 0 for entry in info.weights if entry.format == "onnx") / 1e6

@@ -1,5 +1,8 @@
 """Options that take several values: ``--names background nucleus``, as people type them."""
 
+import re
+from pathlib import Path
+
 import typer
 from typer.core import TyperCommand, TyperOption
 
@@ -53,6 +56,25 @@ def parse_tile(text: str) -> int | dict[str, int]:
             f"{text!r}; write it so"
         )
     return sides.get("", sides)
+
+
+def parse_weights(text: str) -> Path | dict[str, Path]:
+    """Return a file of weights, or for several encoders the file of each: "a.pt", "dinov2=a.pth,sam2_base=b.pt".
+
+    Raises
+    ------
+    ValueError
+        If a name or file is missing, or a name is twice there.
+    """
+    if not re.match(r"\w+=", text) or Path(text).exists():
+        return Path(text)
+    entries = [entry.strip().partition("=") for entry in text.split(",")]
+    files = {name: Path(file) for name, equals, file in entries if name and equals and file}
+    if len(files) < len(entries):
+        raise ValueError(
+            f"expected --weights with one file, or one for each encoder, dinov2=a.pth,sam2_base=b.pt, found {text!r}; write it so"
+        )
+    return files
 
 
 def _is_number(text: str) -> bool:

@@ -209,7 +209,7 @@ def _open_classifier(
     tile: int | None,
     trust: str | None,
     jobs: int | None,
-    weights: Path | None,
+    weights: Path | dict[str, Path] | None,
 ) -> Classifier:
     """Open what classifies.
 

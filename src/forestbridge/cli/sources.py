@@ -10,6 +10,7 @@ import forestbridge as fb
 from forestbridge.encoders import Encoder, encoder_from_spec
 from forestbridge.encoders.base import is_package_name, split_encoders
 from forestbridge.encoders.networks import DEEP_NAMES, split_name
+from forestbridge.encoders.own_options import own_options
 from forestbridge.errors import SpecMismatchError, StoreError
 from forestbridge.ilastik import is_project
 from forestbridge.image import Image
@@ -117,7 +118,7 @@ class EncoderChoice(NamedTuple):
     tile: int | dict[str, int] | None = None
     range: tuple[float, float] | None = None
     preprocessing: str | None = None
-    weights: Path | None = None
+    weights: Path | dict[str, Path] | None = None
     device: str | None = None
     interpolation: Interpolation | None = None
 
@@ -172,11 +173,6 @@ class EncoderChoice(NamedTuple):
                     f"expected {', '.join(given)} with {kind} only, found the encoder {self.name or 'filters'}; leave it out, or choose "
                     "another one with --encoder"
                 )
-        if isinstance(self.tile, dict) and len(self.parts) == 1:
-            raise ValueError(
-                f"expected --tile N with one encoder, found sides by name ({', '.join(self.tile)}) with {self.name}; give the side alone, "
-                "or several encoders with + between"
-            )
 
     def running(self) -> dict[str, Any]:
         """Return how a network runs, as `encoder_from_spec` takes it."""
@@ -210,13 +206,13 @@ def encoder_for(images: Sequence[Image], choice: EncoderChoice) -> Encoder:
     return fb.open_encoder(choice.name or "filters", **options)
 
 
-def check_weights(spec: EncoderSpec | None, weights: Path | None) -> None:
+def check_weights(spec: EncoderSpec | None, weights: Path | dict[str, Path] | None) -> None:
     """Refuse --weights that are not those of a forest's encoder; reads the file, and writes nothing.
 
     Raises
     ------
     ValueError
-        If the forest is over no network.
+        If the forest is over no network, or several get one file.
     WeightsError, ResourceError
         If it is another file, or none.
     """
@@ -231,8 +227,9 @@ def check_weights(spec: EncoderSpec | None, weights: Path | None) -> None:
     if spec is not None and (is_package_name(str(weights)) or any(n.name not in DEEP_NAMES for n in networks)):
         encoder_from_spec(spec, weights=weights)
         return
-    for network in networks:
-        check_own_file(network.name, weights, sha256=network.weights)
+    for network, own in zip(networks, own_options([n.name for n in networks], {"weights": weights}), strict=True):
+        if "weights" in own:
+            check_own_file(network.name, own["weights"], sha256=network.weights)
 
 
 class LabelReading(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.encoders.networks import ALIASES, DEEP_NAMES, split_name
+from forestbridge.encoders.own_options import own_options
 from forestbridge.encoders.plugins import find_plugins, open_plugin, plugin_from_spec
 from forestbridge.errors import MissingExtraError
 from forestbridge.image import as_image
@@ -122,6 +123,7 @@ def open_encoder(name: str | Path = "filters", **options: Any) -> Encoder:
         return open_filter_bank(**options)
     deep_name, maps = split_name(name)
     if deep_name in DEEP_NAMES:
+        [options] = own_options([deep_name], options)
         require_torch(deep_name)
         from forestbridge.encoders.deep import open_deep_encoder
 
@@ -176,6 +178,7 @@ def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:
         from forestbridge.encoders.filters import filter_bank_from_spec
 
         return filter_bank_from_spec(spec)
+    [options] = own_options([spec.name], options)
     weights = options.get("weights")
     if spec.name == "package" or (weights is not None and is_package_name(str(weights))):
         from forestbridge.encoders.package import package_encoder_from_spec

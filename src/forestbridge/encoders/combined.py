@@ -5,7 +5,7 @@ the part alone gives.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forestbridge.encoders.base import BatchEncoder, Encoder, encoder_from_spec, is_package_name, open_encoder
-from forestbridge.encoders.networks import split_name
+from forestbridge.encoders.own_options import own_options
 from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.encoders.planning import tiles_of_one_core
 from forestbridge.spec import EncoderSpec
@@ -27,9 +27,6 @@ MOST_PIXELS = 1536
 
 FILTER_OPTIONS = {"selection", "compute_in_2d"}
 """Options that go to the filter bank; others go to the deep encoders, `channels` to all."""
-
-OF_EACH = ("tile", "zoom", "weights")
-"""Options that may be a mapping from an encoder's name to its own value; encoders that are not in it take their default."""
 
 PACKAGE_OPTIONS = {"low", "high", "channels", "tile", "device"}
 """Options that packages share with deep encoders; with images they measure what they need themselves."""
@@ -52,59 +49,31 @@ def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
         If parts do not go together: different spatial axes or channels, one twice, or tiles without a common multiple; or a mapping names
         an encoder that is not among them.
     """
-    _check_mappings(names, options)
     if options.get("interpolation", "bilinear") != "bilinear":
         raise ValueError(
             f"expected the interpolation bilinear for {'+'.join(names)}, found {options['interpolation']!r}, whose patches are those of "
             "FeatureForest's encoders alone; leave it out, or take one encoder"
         )
-    if (images := options.pop("images", None)) is not None:
+    images = options.pop("images", None)
+    each = own_options(names, options)
+    measured = {}
+    if images is not None:
         from forestbridge.encoders.intensity import measure_intensity
 
-        options |= measure_intensity(images)._asdict()
+        measured = measure_intensity(images)._asdict()
     parts = []
-    for name in names:
+    for name, given in zip(names, each, strict=True):
+        given |= measured
         if name == "filters":
-            own = {k: v for k, v in options.items() if k in FILTER_OPTIONS or k == "channels"}
+            own = {k: v for k, v in given.items() if k in FILTER_OPTIONS or k == "channels"}
         elif is_package_name(name):
-            own = {k: v for k, v in _own_values(name, options).items() if k in PACKAGE_OPTIONS}
+            own = {k: v for k, v in given.items() if k in PACKAGE_OPTIONS}
             if images is not None:
                 own = {"images": images, **{k: v for k, v in own.items() if k not in ("low", "high")}}
         else:
-            own = {k: v for k, v in _own_values(name, options).items() if k not in FILTER_OPTIONS}
+            own = {k: v for k, v in given.items() if k not in FILTER_OPTIONS}
         parts.append(open_encoder(name, **own))
     return CombinedEncoder(parts)
-
-
-def _check_mappings(names: Sequence[str], options: dict[str, Any]) -> None:
-    """Refuse mappings that name other encoders.
-
-    Raises
-    ------
-    ValueError
-        With the names that are there.
-    """
-    known = {_key(name): name for name in names if name != "filters"}
-    for option in OF_EACH:
-        if isinstance(options.get(option), Mapping) and (unknown := {_key(n) for n in options[option]} - set(known)):
-            raise ValueError(
-                f"expected {option} for encoders among {', '.join(known)}, found {', '.join(sorted(unknown))}; name one of these"
-            )
-
-
-def _own_values(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of one encoder, those from a mapping by its name."""
-    own = dict(options)
-    for option in OF_EACH:
-        if isinstance(own.get(option), Mapping):
-            values = {_key(n): value for n, value in own.pop(option).items()}
-            own |= {option: values[_key(name)]} if _key(name) in values else {}
-    return own
-
-
-def _key(name: str) -> str:
-    """Return the name of an encoder without its maps; that of a package is its path."""
-    return name if is_package_name(name) else split_name(name)[0]
 
 
 def combination_from_spec(spec: EncoderSpec, **options: Any) -> "CombinedEncoder":
@@ -115,7 +84,9 @@ def combination_from_spec(spec: EncoderSpec, **options: Any) -> "CombinedEncoder
     ValueError
         If the parts do not give this spec.
     """
-    found = CombinedEncoder([encoder_from_spec(part, **_options_of(part, spec, options)) for part in spec.parts])
+    each = own_options([part.name for part in spec.parts], options)
+    parts = zip(spec.parts, each, strict=True)
+    found = CombinedEncoder([encoder_from_spec(part, **_options_of(part, spec, own)) for part, own in parts])
     if found.spec.fingerprint() != spec.fingerprint():
         raise ValueError(
             f"expected a combination of version {VERSION} [{found.spec.fingerprint()}], found version {spec.version} "

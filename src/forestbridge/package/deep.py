@@ -13,7 +13,7 @@ from forestbridge.encoders.combined import CombinedEncoder
 from forestbridge.encoders.features import tiles_of
 from forestbridge.encoders.fixed_tiles import core_of, read_whole_tile
 from forestbridge.encoders.networks import DEEP_NAMES, network_of
-from forestbridge.encoders.package import PackageEncoder, package_encoder_from_spec
+from forestbridge.encoders.package import PackageEncoder
 from forestbridge.encoders.package_spec import PACKAGE
 from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.errors import MissingExtraError, ResourceError
@@ -81,14 +81,16 @@ def require_small_network(*names: str) -> None:
         )
 
 
-def exportable_encoder(spec: EncoderSpec, *, weights: str | Path | None = None) -> TileEncoder:
+def exportable_encoder(
+    spec: EncoderSpec, *, weights: str | Path | Mapping[str, str | Path] | None = None
+) -> TileEncoder:
     """Return the deep encoder of a spec, or the combination, in operations that every runtime has.
 
     Parameters
     ----------
     weights
-        The file with the weights, where they are neither in the cache nor the published ones; or the encoder's package, whose
-        graph is taken over without torch.
+        The file with the weights, or of each network by its name, where they are neither in the cache nor the published ones; or the
+        encoder's package, whose graph is taken over without torch.
 
     Raises
     ------
@@ -102,7 +104,8 @@ def exportable_encoder(spec: EncoderSpec, *, weights: str | Path | None = None) 
     require_bilinear(spec, "a package")
     is_package = weights is not None and is_package_name(str(weights))
     if spec.name == PACKAGE or (is_package and not spec.parts):
-        own = package_encoder_from_spec(spec, weights)
+        own = encoder_from_spec(spec, weights=weights)
+        assert isinstance(own, PackageEncoder)
         require_one_file(own)
         return own
     networks = networks_in(spec)

@@ -11,6 +11,7 @@
 With all five tables a forest is trained and its fused package written; without [scribbles] and [training] a deep encoder's package.
 """
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,11 @@ NEEDED = {"image": "source", "scribbles": "source", "encoder": "name"}
 
 
 def build_recipe(
-    folder: str | Path, path: str | Path, *, weights: str | Path | None = None, overwrite: bool = False
+    folder: str | Path,
+    path: str | Path,
+    *,
+    weights: str | Path | Mapping[str, str | Path] | None = None,
+    overwrite: bool = False,
 ) -> CheckReport:
     """Write the package of a recipe: a fused one, whose forest is trained first, or a deep encoder alone.
 
@@ -57,7 +62,8 @@ def build_recipe(
     path
         NAME.zip.
     weights
-        The user's own file for a deep encoder; by default the published one, which is downloaded if it is not in the cache.
+        The user's own file for a deep encoder, or for each by its name; by default the published one, which is downloaded if it is not in
+        the cache.
     overwrite
         Whether `path` may be replaced.
 

@@ -1,0 +1,58 @@
+"""Options that may differ from encoder to encoder of a combination: ``tile={"dinov2": 448, "sam2_base": 464}``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from forestbridge.encoders.networks import DEEP_NAMES, split_name
+
+OF_EACH = ("tile", "zoom", "weights")
+"""Options that may be a mapping from an encoder's name to its own value; encoders that are not in it take their default."""
+
+
+def own_options(names: Sequence[str], options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the options of each encoder, those from a mapping by its name.
+
+    Parameters
+    ----------
+    names
+        As `open_encoder` takes them, or those of specs.
+    options
+        For all of them.
+
+    Raises
+    ------
+    ValueError
+        If a mapping names another encoder, or several networks get one file of weights.
+    """
+    keys = [_key(name) for name in names]
+    known = [key for key in keys if key != "filters"]
+    each: list[dict[str, Any]] = [dict(options) for _ in names]
+    for option in OF_EACH:
+        values = options.get(option)
+        if not isinstance(values, Mapping):
+            continue
+        values = {_key(name): value for name, value in values.items()}
+        if unknown := values.keys() - set(known):
+            raise ValueError(
+                f"expected {option} for encoders among {', '.join(known)}, found {', '.join(sorted(unknown))}; name one of these"
+            )
+        for key, own in zip(keys, each, strict=True):
+            del own[option]
+            own |= {option: values[key]} if key in values else {}
+    networks = [key for key in keys if key in DEEP_NAMES]
+    weights = options.get("weights")
+    if len(networks) > 1 and weights is not None and not isinstance(weights, Mapping) and not _is_package(weights):
+        raise ValueError(
+            f"expected a file of weights for each of {' and '.join(networks)}, found {weights} for all; give --weights "
+            f"{','.join(f'{name}=FILE' for name in networks)} (weights={{{', '.join(f'{name!r}: FILE' for name in networks)}}})"
+        )
+    return each
+
+
+def _key(name: str) -> str:
+    """Return the name of an encoder without its maps; that of a package is its path."""
+    return name if _is_package(name) else split_name(name)[0]
+
+
+def _is_package(path: object) -> bool:
+    return str(path).lower().endswith(".zip")
