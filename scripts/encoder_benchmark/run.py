@@ -187,9 +187,9 @@ a probability from the network in torch and forestbridge's engine.
 ## Several encoders in one
 
 Forests on the filter bank, on the network and on both, judged on strokes that they have not seen: mean over the classes of the share of
-pixels that are right, mean of random splits; differences with their standard errors.
-*Few* is one stroke of each class, *many* half of them. The network is Cellpose's
-cyto3 with its published weights. The classes of `cell` are those of the smoothed brightness, which a filter shows directly.
+pixels that are right, mean of random splits; differences with their standard errors. *Few* is one stroke of each class, *many* half of
+them. The network is Cellpose's cyto3 with its published weights. The classes of `cell` are those of the smoothed
+brightness, which a filter shows directly.
 
 {combination}
 
