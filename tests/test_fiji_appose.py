@@ -206,10 +206,14 @@ def test_errors_and_cancelling(fiji: Path, display: str, line: Path, tmp_path: P
         def library = System.getProperties().get("forestbridge.library:" + file.lastModified())
         try {{ library.ask("1 / 0", [:]) }} catch (e) {{ println "5 " + e.message }}
         ij.IJ.openImage("{tmp_path}/big.tif").show()
-        Thread.start {{ Thread.sleep(1500); ij.IJ.setKeyDown(java.awt.event.KeyEvent.VK_ESCAPE) }}
+        def pressing = Thread.start {{  // a command forgets what was pressed before it began
+            try {{ while (true) {{ Thread.sleep(50); ij.IJ.setKeyDown(java.awt.event.KeyEvent.VK_ESCAPE) }} }} catch (InterruptedException e) {{}}
+        }}
         println "6 " + runner.command(folder, "{SEGMENT}", [model: "{line}/a.forest", input: "big.tif", device: "cpu"])
+        pressing.interrupt(); pressing.join()
         println "7 " + runner.command(folder, "{SEGMENT}", [model: "{line}/a.forest", input: "a.tif", device: "cpu"])
-        Thread.start {{ Thread.sleep(1000); library.service().kill() }}
+        def service = library.service()
+        Thread.start {{ while (service.@tasks.isEmpty()) Thread.sleep(5); service.kill() }}  // as soon as there is work
         println "8 " + runner.command(folder, "{SEGMENT}", [model: "{line}/a.forest", input: "big.tif", device: "cpu"])
         println "9 " + runner.command(folder, "{SEGMENT}", [model: "{line}/a.forest", input: "a.tif", device: "cpu"])
         ij.Prefs.set("forestbridge.python", "/nowhere/bin/python")
@@ -217,7 +221,7 @@ def test_errors_and_cancelling(fiji: Path, display: str, line: Path, tmp_path: P
         """,
     )
     printed = {text.split()[0]: text for text in said if text[:1].isdigit()}
-    assert all(printed[n] == f"{n} null" for n in ("1", "2", "3", "4", "6", "8", "10")), said
+    assert all(printed[n] == f"{n} null" for n in ("1", "2", "3", "4", "6", "8", "10")), "\n".join(said)
     assert "ZeroDivisionError" in printed["5"]
     assert "segmentation of a.tif" in printed["7"]
     assert "segmentation of a.tif" in printed["9"], "after the loss of a worker the next call starts another"
