@@ -64,6 +64,20 @@ def test_refusal_says_what_to_do() -> None:
     assert tiles_of_one_core([planned("dinov2"), small_network().spec]) is None
 
 
+def test_refused_before_weights_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORESTBRIDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FORESTBRIDGE_OFFLINE", "1")  # a download would be refused for that
+    np.save("cell.npy", CELL)
+    extract = ("extract", "cell.npy", "-o", "a.features.ome.zarr", "--encoder", "sam2_base:s8+filters+DinoV2")
+    ended = call(*extract)
+    assert ended.code == 2
+    assert "found cores of sam2_base (384, 384), dinov2 (378, 378)" in " ".join(ended.err.split())
+    assert call(*extract, "--tile", "dinov2=448,sam2_base=464").code == 6  # these go together
+    with pytest.raises(ValueError, match=r"expected one of the encoders .*, found 'nothing'"):
+        fb.open_encoder("sam2_base+nothing", channels=1, low=[0], high=[255])
+
+
 def test_dinov2_beside_sam_has_the_values_of_each() -> None:
     """Networks with random weights; cores of 112 from tiles of 140 and 144."""
     alone = [

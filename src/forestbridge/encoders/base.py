@@ -144,11 +144,21 @@ def open_encoder(name: str | Path = "filters", **options: Any) -> Encoder:
                 "low=[...] and high=[...], one value per channel"
             )
         return open_deep_encoder(deep_name, **options)
-    plugins = find_plugins(RESERVED)
-    if name in plugins:
-        return open_plugin(plugins[name], options)
-    known = ", ".join((*NAMES, *plugins))
-    raise ValueError(f"expected one of the encoders {known}, found {name!r}; choose one of these")
+    require_name(name)
+    return open_plugin(find_plugins(RESERVED)[name], options)
+
+
+def require_name(name: str) -> None:
+    """Refuse what is neither a package nor an encoder's name, with or without maps.
+
+    Raises
+    ------
+    ValueError
+        With the names that there are.
+    """
+    base, known = split_name(name)[0], encoder_names()
+    if not is_package_name(name) and (base not in known or (":" in name and base not in DEEP_NAMES)):
+        raise ValueError(f"expected one of the encoders {', '.join(known)}, found {name!r}; choose one of these")
 
 
 def encoder_from_spec(spec: EncoderSpec, **options: Any) -> Encoder:

@@ -5,14 +5,22 @@ the part alone gives.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.encoders.base import BatchEncoder, Encoder, encoder_from_spec, is_package_name, open_encoder
+from forestbridge.encoders.base import (
+    BatchEncoder,
+    Encoder,
+    encoder_from_spec,
+    is_package_name,
+    open_encoder,
+    require_name,
+)
+from forestbridge.encoders.networks import DEEP_NAMES, network_of, plan_spec, split_name
 from forestbridge.encoders.own_options import own_options
 from forestbridge.encoders.patchwise import require_bilinear
 from forestbridge.encoders.planning import tiles_of_one_core
@@ -61,9 +69,11 @@ def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
         from forestbridge.encoders.intensity import measure_intensity
 
         measured = measure_intensity(images)._asdict()
+    for given in each:
+        given |= measured
+    _check_parts(names, each)
     parts = []
     for name, given in zip(names, each, strict=True):
-        given |= measured
         if name == "filters":
             own = {k: v for k, v in given.items() if k in FILTER_OPTIONS or k == "channels"}
         elif is_package_name(name):
@@ -74,6 +84,25 @@ def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
             own = {k: v for k, v in given.items() if k not in FILTER_OPTIONS}
         parts.append(open_encoder(name, **own))
     return CombinedEncoder(parts)
+
+
+def _check_parts(names: Sequence[str], each: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse unknown encoders, and networks whose tiles do not go together, before weights of any are fetched.
+
+    Raises
+    ------
+    ValueError
+        As `open_combination`.
+    """
+    planned = []
+    for name, given in zip(names, each, strict=True):
+        require_name(name)
+        network, maps = split_name(name)
+        if network in DEEP_NAMES and {"low", "high"} <= given.keys():
+            own = {k: given[k] for k in ("low", "high", "tile", "zoom") if k in given}
+            own |= {"channels": given.get("channels", 1), "maps": maps, "weights": ""}
+            planned.append(plan_spec(network_of(network), **own))
+    _common_tile(planned)
 
 
 def combination_from_spec(spec: EncoderSpec, **options: Any) -> "CombinedEncoder":
