@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from deep_weights import randomise
 from forestbridge.encoders import sam, sam2
 from forestbridge.encoders.layers import HeadByHead
+from forestbridge.graphs.torchscript import tracing_without_warnings
 
 
 class Largest(TorchFunctionMode):
@@ -46,6 +47,16 @@ def test_it_is_that_of_timm(
     cells, features = shape[1] * shape[2], 96 // 6 + shape[1] + shape[2]
     scores = shape[0] * cells**2 if exportable else 0  # of one head; those of all never
     assert largest.numbers <= max(shape[0] * 6 * cells * features, 3 * x.numel(), scores)
+
+
+def test_what_is_traced_follows_to_another_device() -> None:
+    """The device "meta" has shapes and no numbers; like a GPU it takes no tensors of the CPU."""
+    attention = randomise(Attention(24, 2, use_rel_pos=True, input_size=(3, 4)))
+    ours = sam.FoldedPositions(attention, exportable=True).eval()
+    x = torch.randn((1, 3, 4, 24), generator=torch.Generator().manual_seed(0))
+    with tracing_without_warnings(), torch.no_grad():
+        traced: Any = torch.jit.trace(ours, x)
+        assert traced.to("meta")(x.to("meta")).shape == x.shape
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8, 96), (3, 5, 9, 96), (2, 50, 96)])

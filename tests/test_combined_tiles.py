@@ -74,8 +74,12 @@ def test_refused_before_weights_are_fetched(tmp_path: Path, monkeypatch: pytest.
     assert ended.code == 2
     assert "found cores of sam2_base (384, 384), dinov2 (378, 378)" in " ".join(ended.err.split())
     assert call(*extract, "--tile", "dinov2=448,sam2_base=464").code == 6  # these go together
-    with pytest.raises(ValueError, match=r"expected one of the encoders .*, found 'nothing'"):
-        fb.open_encoder("sam2_base+nothing", channels=1, low=[0], high=[255])
+    for names, message in (
+        ("sam2_base+nothing", "expected one of the encoders .*, found 'nothing'"),
+        ("sam2_base:s4+SAM2_Base:s8", "expected two or more different encoders .*, found sam2_base.sam2_base"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fb.open_encoder(names, channels=1, low=[0], high=[255])
 
 
 def test_dinov2_beside_sam_has_the_values_of_each() -> None:

@@ -327,3 +327,13 @@ def test_two_packages_are_no_combination(tmp_path: Path) -> None:
         ValueError, match=r"expected two or more different encoders with \+ between them, found package\+package"
     ):
         fb.open_encoder(f"{a}+{b}")
+
+
+def test_tile_by_name(tmp_path: Path) -> None:
+    path = foreign_package(tmp_path / "a.zip", network(2), channels=2)
+    found, expected = (fb.open_encoder(path, tile=tile) for tile in ({str(path): 128}, 128))
+    assert found.spec.tile == expected.spec.tile
+    with pytest.raises(
+        ValueError, match=r"expected tile for encoders among .*a.zip, found sam2_base; name one of these"
+    ):
+        fb.open_encoder(path, tile={"sam2_base": 128})

@@ -96,8 +96,9 @@ def test_weights_without_a_network(there: Path, cyto3_package: Written) -> None:
     ("text", "expected"),
     [
         ("a.pt", Path("a.pt")),
+        ("dinov2=" + 300 * "a" + ",sam2_base=~/b.pt", {"dinov2": Path(300 * "a"), "sam2_base": Path.home() / "b.pt"}),
         ("some folder/a=1,b.pt", Path("some folder/a=1,b.pt")),
-        ("dinov2=a.pth, sam2_base=b=2.pt", {"dinov2": Path("a.pth"), "sam2_base": Path("b=2.pt")}),
+        ("dinov2=a.pth, sam2_base = b=2.pt", {"dinov2": Path("a.pth"), "sam2_base": Path("b=2.pt")}),
     ],
 )
 def test_weights_option(text: str, expected: object) -> None:
@@ -126,6 +127,11 @@ def test_a_file_for_each_network(there: Path, monkeypatch: pytest.MonkeyPatch) -
         ("own.pth", "--weights cellpose_cyto3=FILE,mobile_sam=FILE"),
         ("dinov2=own.pth", "expected weights for encoders among cellpose_cyto3, mobile_sam, found dinov2"),
         ("cellpose_cyto3=own.pth,mobile_sam=", "one for each encoder"),
+        (
+            "cellpose_cyto3=own.pth,mobile_sam=sam.zip",
+            "found the package sam.zip; give a package alone: --weights sam.zip",
+        ),
+        ("cellpose_cyto3=own.pth,mobile_sam=sam.pt,MobileSAM=own.pth", "expected one weights for each encoder"),
     ):
         ended = call(*extract, "--weights", weights)
         assert ended.code == 2 and message in " ".join(ended.err.split())

@@ -250,7 +250,7 @@ def _collect(
 
 
 def balanced_columns(spec: EncoderSpec, *, maps: bool = True) -> NDArray[np.intp]:
-    """Return the features as the trees are offered them: equally many of each part of a combination, and of each map of a part.
+    """Return the features as the trees are offered them: about as many of each part of a combination, and of each map of a part.
 
     A split looks at a random choice of features. Of 1536 features of a network and 49 filters it would hardly ever see a filter, and
     of a network the many channels of its coarsest map, whose cells reach over strokes and beyond. So the features of smaller maps and

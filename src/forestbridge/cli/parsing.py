@@ -1,5 +1,6 @@
 """Options that take several values: ``--names background nucleus``, as people type them."""
 
+import os
 import re
 from pathlib import Path
 
@@ -66,10 +67,10 @@ def parse_weights(text: str) -> Path | dict[str, Path]:
     ValueError
         If a name or file is missing, or a name is twice there.
     """
-    if not re.match(r"\w+=", text) or Path(text).exists():
+    if not re.match(r"\s*\w+\s*=", text) or os.path.exists(text):  # noqa: PTH110  (pathlib's raises where a name is too long)
         return Path(text)
-    entries = [entry.strip().partition("=") for entry in text.split(",")]
-    files = {name: Path(file) for name, equals, file in entries if name and equals and file}
+    entries = [[part.strip() for part in entry.partition("=")] for entry in text.split(",")]
+    files = {name: Path(file).expanduser() for name, equals, file in entries if name and equals and file}
     if len(files) < len(entries):
         raise ValueError(
             f"expected --weights with one file, or one for each encoder, dinov2=a.pth,sam2_base=b.pt, found {text!r}; write it so"

@@ -116,6 +116,7 @@ def open_encoder(name: str | Path = "filters", **options: Any) -> Encoder:
     if is_package_name(name):
         from forestbridge.encoders.package import open_package_encoder
 
+        [options] = own_options([name], options)
         return open_package_encoder(name, **options)
     if name == "filters":
         from forestbridge.encoders.filters import open_filter_bank

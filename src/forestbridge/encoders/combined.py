@@ -87,13 +87,14 @@ def open_combination(names: Sequence[str], **options: Any) -> "CombinedEncoder":
 
 
 def _check_parts(names: Sequence[str], each: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse unknown encoders, and networks whose tiles do not go together, before weights of any are fetched.
+    """Refuse unknown encoders, one that is there twice, and networks whose tiles do not go together, before weights are fetched.
 
     Raises
     ------
     ValueError
         As `open_combination`.
     """
+    _require_different([split_name(name)[0] for name in names])
     planned = []
     for name, given in zip(names, each, strict=True):
         require_name(name)
@@ -142,8 +143,7 @@ def combine_specs(specs: Sequence[EncoderSpec]) -> EncoderSpec:
         As `open_combination`.
     """
     names = [spec.name for spec in specs]
-    if len(specs) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"expected two or more different encoders with + between them, found {'+'.join(names)}")
+    _require_different(names)
     for spec in specs:
         require_bilinear(spec, "a combination")
     if len({spec.axes for spec in specs}) > 1 or len({spec.channels for spec in specs}) > 1:
@@ -166,6 +166,11 @@ def combine_specs(specs: Sequence[EncoderSpec]) -> EncoderSpec:
         dtype="float32" if any(spec.dtype == "float32" for spec in specs) else "float16",
         parts=tuple(specs),
     )
+
+
+def _require_different(names: Sequence[str]) -> None:
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"expected two or more different encoders with + between them, found {'+'.join(names)}")
 
 
 def _common_tile(specs: Sequence[EncoderSpec]) -> tuple[int, ...] | None:

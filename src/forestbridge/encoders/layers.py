@@ -38,8 +38,9 @@ class HeadByHead(nn.Module):
         self.scale: float = attn.scale
         self.qkv, self.proj = attn.qkv, attn.proj
 
-    def forward(self, x: Tensor, **_: None) -> Tensor:
-        """Return (N, ..., width) from (N, ..., width); timm's blocks name masks that these networks do without."""
+    def forward(self, x: Tensor, attn_mask: None = None, is_causal: bool = False) -> Tensor:
+        """Return (N, ..., width) from (N, ..., width); timm's blocks name a mask, which these networks do without."""
+        assert attn_mask is None and not is_causal
         q, k, v = self.qkv(x.flatten(1, -2)).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         found = head_by_head(q * self.scale, k, v)  # (N, heads, cells, features)
         return self.proj(found.transpose(1, 2).reshape(x.shape))

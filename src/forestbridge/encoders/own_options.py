@@ -22,7 +22,7 @@ def own_options(names: Sequence[str], options: Mapping[str, Any]) -> list[dict[s
     Raises
     ------
     ValueError
-        If a mapping names another encoder, or several networks get one file of weights.
+        If a mapping names another encoder, or one twice, or gives a package as weights; or if several networks get one file.
     """
     keys = [_key(name) for name in names]
     known = [key for key in keys if key != "filters"]
@@ -31,14 +31,20 @@ def own_options(names: Sequence[str], options: Mapping[str, Any]) -> list[dict[s
         values = options.get(option)
         if not isinstance(values, Mapping):
             continue
-        values = {_key(name): value for name, value in values.items()}
-        if unknown := values.keys() - set(known):
+        if packages := [str(v) for v in values.values() if option == "weights" and _is_package(v)]:
+            raise ValueError(
+                f"expected a file of weights for each name, found the package {packages[0]}; give a package alone: --weights {packages[0]}"
+            )
+        by_key = {_key(name): value for name, value in values.items()}
+        if len(by_key) < len(values):
+            raise ValueError(f"expected one {option} for each encoder, found {', '.join(values)}; name each once")
+        if unknown := by_key.keys() - set(known):
             raise ValueError(
                 f"expected {option} for encoders among {', '.join(known)}, found {', '.join(sorted(unknown))}; name one of these"
             )
         for key, own in zip(keys, each, strict=True):
             del own[option]
-            own |= {option: values[key]} if key in values else {}
+            own |= {option: by_key[key]} if key in by_key else {}
     networks = [key for key in keys if key in DEEP_NAMES]
     weights = options.get("weights")
     if len(networks) > 1 and weights is not None and not isinstance(weights, Mapping) and not _is_package(weights):

@@ -80,8 +80,9 @@ class FoldedPositions(nn.Module):
         cells = q.unflatten(2, (height, width))
         down = torch.einsum("nmyxf,ykf->nmyxk", cells, _by_distance(self.rel_pos_h, height))
         along = torch.einsum("nmyxf,xkf->nmyxk", cells, _by_distance(self.rel_pos_w, width))
-        rows = torch.eye(height, dtype=k.dtype, device=k.device).repeat_interleave(width, dim=0)  # (cells, y)
-        columns = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)  # (cells, x)
+        # What is traced keeps the device that it saw; `type_as` is an operation of its own, and follows the module to another.
+        rows = torch.eye(height, device=k.device).type_as(k).repeat_interleave(width, dim=0)  # (cells, y)
+        columns = torch.eye(width, device=k.device).type_as(k).repeat(height, 1)  # (cells, x)
         places = torch.cat([rows, columns], dim=1).expand(*k.shape[:2], -1, -1)
         q = torch.cat([q * features**-0.5, down.flatten(2, 3), along.flatten(2, 3)], dim=-1)
         k = torch.cat([k, places], dim=-1)
