@@ -8,6 +8,7 @@ import torch
 from timm.models import vision_transformer
 from timm.models.hieradet_sam2 import MultiScaleAttention
 from timm.models.vision_transformer_sam import Attention
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from deep_weights import randomise
@@ -28,6 +29,18 @@ class Largest(TorchFunctionMode):
         return result
 
 
+def largest_of_the_same(ours: nn.Module, timm: nn.Module, shape: tuple[int, ...], *, tolerance: float) -> int:
+    """Return how many numbers the largest tensor inside has; parameters and results are timm's."""
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in timm.state_dict().items()}
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = timm(x)
+        with Largest() as largest:
+            found = ours(x)
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+    return largest.numbers
+
+
 @pytest.mark.parametrize("shape", [(1, 24, 24, 96), (3, 8, 8, 96), (1, 5, 9, 96)])
 @pytest.mark.parametrize("trained", [None, (14, 11)])
 @pytest.mark.parametrize("exportable", [False, True])
@@ -37,16 +50,10 @@ def test_it_is_that_of_timm(
     """On the grid that its positions are for, and on others."""
     attention = randomise(Attention(96, 6, qkv_bias=True, use_rel_pos=True, input_size=trained or (shape[1], shape[2])))
     ours = sam.FoldedPositions(attention, exportable=exportable)
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in attention.state_dict().items()}
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = attention(x)
-        with Largest() as largest:
-            found = ours(x)
-    assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
+    largest = largest_of_the_same(ours, attention, shape, tolerance=2e-6)
     cells, features = shape[1] * shape[2], 96 // 6 + shape[1] + shape[2]
     scores = shape[0] * cells**2 if exportable else 0  # of one head; those of all never
-    assert largest.numbers <= max(shape[0] * 6 * cells * features, 3 * x.numel(), scores)
+    assert largest <= max(shape[0] * 6 * cells * features, 3 * math.prod(shape), scores)
 
 
 def test_what_is_traced_follows_to_another_device() -> None:
@@ -68,15 +75,8 @@ def test_head_by_head_is_that_of_timm(shape: tuple[int, ...]) -> None:
         else vision_transformer.Attention(96, num_heads=6, qkv_bias=True)
     )
     attention = randomise(timm)
-    ours = HeadByHead(attention)
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in attention.state_dict().items()}
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        expected = attention(x)
-        with Largest() as largest:
-            found = ours(x)
-    assert (found - expected).abs().max() <= 1e-6 * expected.abs().max()
-    assert largest.numbers <= max(shape[0] * math.prod(shape[1:-1]) ** 2, 3 * x.numel())
+    largest = largest_of_the_same(HeadByHead(attention), attention, shape, tolerance=1e-6)
+    assert largest <= max(shape[0] * math.prod(shape[1:-1]) ** 2, 3 * math.prod(shape))
 
 
 @pytest.fixture(scope="module")

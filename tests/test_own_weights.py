@@ -131,7 +131,7 @@ def test_a_file_for_each_network(there: Path, monkeypatch: pytest.MonkeyPatch) -
             "cellpose_cyto3=own.pth,mobile_sam=sam.zip",
             "found the package sam.zip; give a package alone: --weights sam.zip",
         ),
-        ("cellpose_cyto3=own.pth,mobile_sam=sam.pt,MobileSAM=own.pth", "expected one weights for each encoder"),
+        ("cellpose_cyto3=own.pth,mobile_sam=sam.pt,MobileSAM=own.pth", "expected weights once for each encoder"),
     ):
         ended = call(*extract, "--weights", weights)
         assert ended.code == 2 and message in " ".join(ended.err.split())

@@ -107,6 +107,15 @@ def test_a_split_of_a_combination_tries_the_root_of_the_smallest_part(fitted: li
     assert fitted[0].rows.shape[1] == (20 + 2 * 9) + 6 * 6
 
 
+@pytest.mark.parametrize(("preset", "columns"), [("default", 20 + 2 * 9), ("featureforest", 29), ("ilastik", 29)])
+def test_maps_of_an_encoder_are_balanced_by_default_only(preset: str, columns: int, fitted: list) -> None:
+    train([(CELLS.image, CELLS.scribbles)], encoder=pooling_encoder(fine=20, coarse=9), preset=preset, n_trees=2)
+    assert fitted[0].rows.shape[1] == columns
+    assert fitted[0].max_features == (
+        25 if preset == "featureforest" else 5
+    )  # of the 29 features, however often each is there
+
+
 @pytest.mark.parametrize(("asked", "depth"), [(None, 10), (3, 3), (0, None)])
 def test_overrides(asked: int | None, depth: int | None, fitted: list) -> None:
     forest = train([(CELLS.image, CELLS.scribbles)], encoder=ENCODER, n_trees=7, max_depth=asked, seed=5)

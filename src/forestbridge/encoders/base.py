@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from forestbridge.encoders.networks import ALIASES, DEEP_NAMES, split_name
+from forestbridge.encoders.networks import ALIASES, DEEP_NAMES, is_package_name, split_name
 from forestbridge.encoders.own_options import own_options
 from forestbridge.encoders.plugins import find_plugins, open_plugin, plugin_from_spec
 from forestbridge.errors import MissingExtraError
@@ -18,8 +18,6 @@ from forestbridge.stores import FEATUREFOREST
 
 NAMES = ("filters", *DEEP_NAMES)
 """Our own encoders; "filters" needs no weights and is the default."""
-
-PACKAGE_SUFFIX = ".zip"
 
 RESERVED = frozenset({*NAMES, *ALIASES, FEATUREFOREST, "package"})
 """Names that no plugin can have."""
@@ -73,12 +71,7 @@ def encoder_names() -> tuple[str, ...]:
 
 def split_encoders(name: str) -> list[str]:
     """Return the names that stand with + between them; a package whose own name has a + is one."""
-    return [name] if name.lower().endswith(PACKAGE_SUFFIX) and Path(name).is_file() else name.split("+")
-
-
-def is_package_name(name: str) -> bool:
-    """Whether an encoder is named by the path of a package."""
-    return name.lower().endswith(PACKAGE_SUFFIX)
+    return [name] if is_package_name(name) and Path(name).is_file() else name.split("+")
 
 
 def open_encoder(name: str | Path = "filters", **options: Any) -> Encoder:

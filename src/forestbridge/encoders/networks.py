@@ -212,6 +212,11 @@ def split_name(name: str) -> tuple[str, list[str] | None]:
     return ALIASES.get(base, base), [m.strip() for m in maps.split(",")] if colon else None
 
 
+def is_package_name(name: str) -> bool:
+    """Whether an encoder is named by the path of a package."""
+    return name.lower().endswith(".zip")
+
+
 def network_of(name: str) -> Network:
     """Return the network of a deep encoder's own name.
 
